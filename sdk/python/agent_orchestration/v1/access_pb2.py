@@ -26,7 +26,7 @@ from agent_orchestration.v1 import options_pb2 as agent__orchestration_dot_v1_do
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#agent_orchestration/v1/access.proto\x12\x16\x61gent_orchestration.v1\x1a$agent_orchestration/v1/options.proto\x1a\x1egoogle/protobuf/duration.proto\"3\n\x13\x41uthenticateRequest\x12\x1c\n\ncredential\x18\x01 \x01(\tB\x08\x8a\xb5\x18\x04\x18\x80\x80\x04\"z\n\x14\x41uthenticateResponse\x12\x34\n\tprincipal\x18\x01 \x01(\x0b\x32!.agent_orchestration.v1.Principal\x12,\n\tcache_for\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"6\n\tPrincipal\x12\x15\n\rcredential_id\x18\x01 \x01(\t\x12\x12\n\nproject_id\x18\x02 \x01(\t2z\n\rAccessService\x12i\n\x0c\x41uthenticate\x12+.agent_orchestration.v1.AuthenticateRequest\x1a,.agent_orchestration.v1.AuthenticateResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#agent_orchestration/v1/access.proto\x12\x16\x61gent_orchestration.v1\x1a$agent_orchestration/v1/options.proto\x1a\x1egoogle/protobuf/duration.proto\"3\n\x13\x41uthenticateRequest\x12\x1c\n\ncredential\x18\x01 \x01(\tB\x08\x8a\xb5\x18\x04\x18\x80\x80\x04\"z\n\x14\x41uthenticateResponse\x12\x34\n\tprincipal\x18\x01 \x01(\x0b\x32!.agent_orchestration.v1.Principal\x12,\n\tcache_for\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"6\n\tPrincipal\x12\x15\n\rcredential_id\x18\x01 \x01(\t\x12\x12\n\nproject_id\x18\x02 \x01(\t2\x80\x01\n\rAccessService\x12o\n\x0c\x41uthenticate\x12+.agent_orchestration.v1.AuthenticateRequest\x1a,.agent_orchestration.v1.AuthenticateResponse\"\x04\xe0\xb5\x18\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,12 +35,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_AUTHENTICATEREQUEST'].fields_by_name['credential']._loaded_options = None
   _globals['_AUTHENTICATEREQUEST'].fields_by_name['credential']._serialized_options = b'\212\265\030\004\030\200\200\004'
+  _globals['_ACCESSSERVICE'].methods_by_name['Authenticate']._loaded_options = None
+  _globals['_ACCESSSERVICE'].methods_by_name['Authenticate']._serialized_options = b'\340\265\030\001'
   _globals['_AUTHENTICATEREQUEST']._serialized_start=133
   _globals['_AUTHENTICATEREQUEST']._serialized_end=184
   _globals['_AUTHENTICATERESPONSE']._serialized_start=186
   _globals['_AUTHENTICATERESPONSE']._serialized_end=308
   _globals['_PRINCIPAL']._serialized_start=310
   _globals['_PRINCIPAL']._serialized_end=364
-  _globals['_ACCESSSERVICE']._serialized_start=366
-  _globals['_ACCESSSERVICE']._serialized_end=488
+  _globals['_ACCESSSERVICE']._serialized_start=367
+  _globals['_ACCESSSERVICE']._serialized_end=495
 # @@protoc_insertion_point(module_scope)

@@ -29,7 +29,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#agent_orchestration/v1/agents.proto\x12\x16\x61gent_orchestration.v1\x1a#agent_orchestration/v1/common.proto\x1a$agent_orchestration/v1/options.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb9\x01\n\x12\x43reateAgentRequest\x12\x19\n\x04name\x18\x01 \x01(\tB\x0b\x8a\xb5\x18\x07\x08\x01\x18\xc8\x01\x38\x01\x12\x18\n\x04type\x18\x02 \x01(\tB\n\x8a\xb5\x18\x06\x08\x01\x18\x64\x38\x01\x12(\n\rconfiguration\x18\x03 \x01(\tB\x0c\x8a\xb5\x18\x04\x18\x80\x80\x04\x90\xb5\x18\x01H\x00\x88\x01\x01\x12\"\n\x0b\x65nvironment\x18\x04 \x01(\tB\x08\x8a\xb5\x18\x04\x18@8\x01H\x01\x88\x01\x01\x42\x10\n\x0e_configurationB\x0e\n\x0c_environment\"B\n\x13\x43reateAgentResponse\x12+\n\x04\x64\x61ta\x18\x01 \x01(\x0b\x32\x1d.agent_orchestration.v1.Agent\"#\n\x0fGetAgentRequest\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\"?\n\x10GetAgentResponse\x12+\n\x04\x64\x61ta\x18\x01 \x01(\x0b\x32\x1d.agent_orchestration.v1.Agent\"\xdd\x01\n\x11ListAgentsRequest\x12 \n\x04page\x18\x01 \x01(\x05\x42\r\x8a\xb5\x18\t!\x00\x00\x00\x00\x00\x00\xf0?H\x00\x88\x01\x01\x12*\n\x05limit\x18\x02 \x01(\x05\x42\x16\x8a\xb5\x18\x12!\x00\x00\x00\x00\x00\x00\xf0?)\x00\x00\x00\x00\x00\x00Y@H\x01\x88\x01\x01\x12\x38\n\x06status\x18\x03 \x01(\x0e\x32#.agent_orchestration.v1.AgentStatusH\x02\x88\x01\x01\x12\x19\n\x04type\x18\x04 \x01(\tB\x06\x8a\xb5\x18\x02\x10\x01H\x03\x88\x01\x01\x42\x07\n\x05_pageB\x08\n\x06_limitB\t\n\x07_statusB\x07\n\x05_type\"y\n\x12ListAgentsResponse\x12+\n\x04\x64\x61ta\x18\x01 \x03(\x0b\x32\x1d.agent_orchestration.v1.Agent\x12\x36\n\npagination\x18\x02 \x01(\x0b\x32\".agent_orchestration.v1.Pagination\"\xf7\x02\n\x05\x41gent\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04type\x18\x03 \x01(\t\x12\x33\n\x06status\x18\x04 \x01(\x0e\x32#.agent_orchestration.v1.AgentStatus\x12\x1b\n\rconfiguration\x18\x05 \x01(\tB\x04\x90\xb5\x18\x01\x12\x18\n\x0b\x65nvironment\x18\x06 \x01(\tH\x00\x88\x01\x01\x12\x33\n\x06health\x18\x07 \x01(\x0b\x32#.agent_orchestration.v1.AgentHealth\x12\x35\n\x07metrics\x18\x08 \x01(\x0b\x32$.agent_orchestration.v1.AgentMetrics\x12.\n\ncreated_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x0e\n\x0c_environment\"\x9e\x01\n\x0b\x41gentHealth\x12\x34\n\x06status\x18\x01 \x01(\x0e\x32$.agent_orchestration.v1.HealthStatus\x12.\n\nlast_check\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x06uptime\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x97\x01\n\x0c\x41gentMetrics\x12\x17\n\x0ftasks_completed\x18\x01 \x01(\x03\x12\x14\n\x0ctasks_failed\x18\x02 \x01(\x03\x12\x14\n\x0csuccess_rate\x18\x03 \x01(\x01\x12\x19\n\x11\x61vg_response_time\x18\x04 \x01(\x01\x12\x14\n\x0cmemory_usage\x18\x05 \x01(\x01\x12\x11\n\tcpu_usage\x18\x06 \x01(\x01*\x96\x01\n\x0b\x41gentStatus\x12\x1c\n\x18\x41GENT_STATUS_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x41GENT_STATUS_INITIALIZING\x10\x01\x12\x17\n\x13\x41GENT_STATUS_ACTIVE\x10\x02\x12\x19\n\x15\x41GENT_STATUS_INACTIVE\x10\x03\x12\x16\n\x12\x41GENT_STATUS_ERROR\x10\x04*\xb3\x01\n\x0cHealthStatus\x12\x1d\n\x19HEALTH_STATUS_UNSPECIFIED\x10\x00\x12\x19\n\x15HEALTH_STATUS_UNKNOWN\x10\x01\x12\x19\n\x15HEALTH_STATUS_HEALTHY\x10\x02\x12\x1a\n\x16HEALTH_STATUS_DEGRADED\x10\x03\x12\x19\n\x15HEALTH_STATUS_OFFLINE\x10\x04\x12\x17\n\x13HEALTH_STATUS_ERROR\x10\x05\x32\x8a\x03\n\x0c\x41gentService\x12\x82\x01\n\x0b\x43reateAgent\x12*.agent_orchestration.v1.CreateAgentRequest\x1a+.agent_orchestration.v1.CreateAgentResponse\"\x1a\xd8\xb5\x18\xc9\x01\x82\xd3\xe4\x93\x02\x0f\"\n/v1/agents:\x01*\x12|\n\x08GetAgent\x12\'.agent_orchestration.v1.GetAgentRequest\x1a(.agent_orchestration.v1.GetAgentResponse\"\x1d\x82\xd3\xe4\x93\x02\x17\x12\x15/v1/agents/{agent_id}\x12w\n\nListAgents\x12).agent_orchestration.v1.ListAgentsRequest\x1a*.agent_orchestration.v1.ListAgentsResponse\"\x12\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/agentsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#agent_orchestration/v1/agents.proto\x12\x16\x61gent_orchestration.v1\x1a#agent_orchestration/v1/common.proto\x1a$agent_orchestration/v1/options.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb9\x01\n\x12\x43reateAgentRequest\x12\x19\n\x04name\x18\x01 \x01(\tB\x0b\x8a\xb5\x18\x07\x08\x01\x18\xc8\x01\x38\x01\x12\x18\n\x04type\x18\x02 \x01(\tB\n\x8a\xb5\x18\x06\x08\x01\x18\x64\x38\x01\x12(\n\rconfiguration\x18\x03 \x01(\tB\x0c\x8a\xb5\x18\x04\x18\x80\x80\x04\x90\xb5\x18\x01H\x00\x88\x01\x01\x12\"\n\x0b\x65nvironment\x18\x04 \x01(\tB\x08\x8a\xb5\x18\x04\x18@8\x01H\x01\x88\x01\x01\x42\x10\n\x0e_configurationB\x0e\n\x0c_environment\"B\n\x13\x43reateAgentResponse\x12+\n\x04\x64\x61ta\x18\x01 \x01(\x0b\x32\x1d.agent_orchestration.v1.Agent\"+\n\x0fGetAgentRequest\x12\x18\n\x08\x61gent_id\x18\x01 \x01(\tB\x06\x8a\xb5\x18\x02\x38\x01\"?\n\x10GetAgentResponse\x12+\n\x04\x64\x61ta\x18\x01 \x01(\x0b\x32\x1d.agent_orchestration.v1.Agent\"\xdf\x01\n\x11ListAgentsRequest\x12 \n\x04page\x18\x01 \x01(\x05\x42\r\x8a\xb5\x18\t!\x00\x00\x00\x00\x00\x00\xf0?H\x00\x88\x01\x01\x12*\n\x05limit\x18\x02 \x01(\x05\x42\x16\x8a\xb5\x18\x12!\x00\x00\x00\x00\x00\x00\xf0?)\x00\x00\x00\x00\x00\x00Y@H\x01\x88\x01\x01\x12\x38\n\x06status\x18\x03 \x01(\x0e\x32#.agent_orchestration.v1.AgentStatusH\x02\x88\x01\x01\x12\x1b\n\x04type\x18\x04 \x01(\tB\x08\x8a\xb5\x18\x04\x10\x01\x38\x01H\x03\x88\x01\x01\x42\x07\n\x05_pageB\x08\n\x06_limitB\t\n\x07_statusB\x07\n\x05_type\"y\n\x12ListAgentsResponse\x12+\n\x04\x64\x61ta\x18\x01 \x03(\x0b\x32\x1d.agent_orchestration.v1.Agent\x12\x36\n\npagination\x18\x02 \x01(\x0b\x32\".agent_orchestration.v1.Pagination\"\xf7\x02\n\x05\x41gent\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04type\x18\x03 \x01(\t\x12\x33\n\x06status\x18\x04 \x01(\x0e\x32#.agent_orchestration.v1.AgentStatus\x12\x1b\n\rconfiguration\x18\x05 \x01(\tB\x04\x90\xb5\x18\x01\x12\x18\n\x0b\x65nvironment\x18\x06 \x01(\tH\x00\x88\x01\x01\x12\x33\n\x06health\x18\x07 \x01(\x0b\x32#.agent_orchestration.v1.AgentHealth\x12\x35\n\x07metrics\x18\x08 \x01(\x0b\x32$.agent_orchestration.v1.AgentMetrics\x12.\n\ncreated_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nupdated_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x0e\n\x0c_environment\"\x9e\x01\n\x0b\x41gentHealth\x12\x34\n\x06status\x18\x01 \x01(\x0e\x32$.agent_orchestration.v1.HealthStatus\x12.\n\nlast_check\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x06uptime\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x97\x01\n\x0c\x41gentMetrics\x12\x17\n\x0ftasks_completed\x18\x01 \x01(\x03\x12\x14\n\x0ctasks_failed\x18\x02 \x01(\x03\x12\x14\n\x0csuccess_rate\x18\x03 \x01(\x01\x12\x19\n\x11\x61vg_response_time\x18\x04 \x01(\x01\x12\x14\n\x0cmemory_usage\x18\x05 \x01(\x01\x12\x11\n\tcpu_usage\x18\x06 \x01(\x01*\x96\x01\n\x0b\x41gentStatus\x12\x1c\n\x18\x41GENT_STATUS_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x41GENT_STATUS_INITIALIZING\x10\x01\x12\x17\n\x13\x41GENT_STATUS_ACTIVE\x10\x02\x12\x19\n\x15\x41GENT_STATUS_INACTIVE\x10\x03\x12\x16\n\x12\x41GENT_STATUS_ERROR\x10\x04*\xb3\x01\n\x0cHealthStatus\x12\x1d\n\x19HEALTH_STATUS_UNSPECIFIED\x10\x00\x12\x19\n\x15HEALTH_STATUS_UNKNOWN\x10\x01\x12\x19\n\x15HEALTH_STATUS_HEALTHY\x10\x02\x12\x1a\n\x16HEALTH_STATUS_DEGRADED\x10\x03\x12\x19\n\x15HEALTH_STATUS_OFFLINE\x10\x04\x12\x17\n\x13HEALTH_STATUS_ERROR\x10\x05\x32\x8a\x03\n\x0c\x41gentService\x12\x82\x01\n\x0b\x43reateAgent\x12*.agent_orchestration.v1.CreateAgentRequest\x1a+.agent_orchestration.v1.CreateAgentResponse\"\x1a\xd8\xb5\x18\xc9\x01\x82\xd3\xe4\x93\x02\x0f\"\n/v1/agents:\x01*\x12|\n\x08GetAgent\x12\'.agent_orchestration.v1.GetAgentRequest\x1a(.agent_orchestration.v1.GetAgentResponse\"\x1d\x82\xd3\xe4\x93\x02\x17\x12\x15/v1/agents/{agent_id}\x12w\n\nListAgents\x12).agent_orchestration.v1.ListAgentsRequest\x1a*.agent_orchestration.v1.ListAgentsResponse\"\x12\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/agentsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,12 +44,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATEAGENTREQUEST'].fields_by_name['configuration']._serialized_options = b'\212\265\030\004\030\200\200\004\220\265\030\001'
   _globals['_CREATEAGENTREQUEST'].fields_by_name['environment']._loaded_options = None
   _globals['_CREATEAGENTREQUEST'].fields_by_name['environment']._serialized_options = b'\212\265\030\004\030@8\001'
+  _globals['_GETAGENTREQUEST'].fields_by_name['agent_id']._loaded_options = None
+  _globals['_GETAGENTREQUEST'].fields_by_name['agent_id']._serialized_options = b'\212\265\030\0028\001'
   _globals['_LISTAGENTSREQUEST'].fields_by_name['page']._loaded_options = None
   _globals['_LISTAGENTSREQUEST'].fields_by_name['page']._serialized_options = b'\212\265\030\t!\000\000\000\000\000\000\360?'
   _globals['_LISTAGENTSREQUEST'].fields_by_name['limit']._loaded_options = None
   _globals['_LISTAGENTSREQUEST'].fields_by_name['limit']._serialized_options = b'\212\265\030\022!\000\000\000\000\000\000\360?)\000\000\000\000\000\000Y@'
   _globals['_LISTAGENTSREQUEST'].fields_by_name['type']._loaded_options = None
-  _globals['_LISTAGENTSREQUEST'].fields_by_name['type']._serialized_options = b'\212\265\030\002\020\001'
+  _globals['_LISTAGENTSREQUEST'].fields_by_name['type']._serialized_options = b'\212\265\030\004\020\0018\001'
   _globals['_AGENT'].fields_by_name['configuration']._loaded_options = None
   _globals['_AGENT'].fields_by_name['configuration']._serialized_options = b'\220\265\030\001'
   _globals['_AGENTSERVICE'].methods_by_name['CreateAgent']._loaded_options = None
@@ -58,28 +60,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AGENTSERVICE'].methods_by_name['GetAgent']._serialized_options = b'\202\323\344\223\002\027\022\025/v1/agents/{agent_id}'
   _globals['_AGENTSERVICE'].methods_by_name['ListAgents']._loaded_options = None
   _globals['_AGENTSERVICE'].methods_by_name['ListAgents']._serialized_options = b'\202\323\344\223\002\014\022\n/v1/agents'
-  _globals['_AGENTSTATUS']._serialized_start=1632
-  _globals['_AGENTSTATUS']._serialized_end=1782
-  _globals['_HEALTHSTATUS']._serialized_start=1785
-  _globals['_HEALTHSTATUS']._serialized_end=1964
+  _globals['_AGENTSTATUS']._serialized_start=1642
+  _globals['_AGENTSTATUS']._serialized_end=1792
+  _globals['_HEALTHSTATUS']._serialized_start=1795
+  _globals['_HEALTHSTATUS']._serialized_end=1974
   _globals['_CREATEAGENTREQUEST']._serialized_start=234
   _globals['_CREATEAGENTREQUEST']._serialized_end=419
   _globals['_CREATEAGENTRESPONSE']._serialized_start=421
   _globals['_CREATEAGENTRESPONSE']._serialized_end=487
   _globals['_GETAGENTREQUEST']._serialized_start=489
-  _globals['_GETAGENTREQUEST']._serialized_end=524
-  _globals['_GETAGENTRESPONSE']._serialized_start=526
-  _globals['_GETAGENTRESPONSE']._serialized_end=589
-  _globals['_LISTAGENTSREQUEST']._serialized_start=592
-  _globals['_LISTAGENTSREQUEST']._serialized_end=813
-  _globals['_LISTAGENTSRESPONSE']._serialized_start=815
-  _globals['_LISTAGENTSRESPONSE']._serialized_end=936
-  _globals['_AGENT']._serialized_start=939
-  _globals['_AGENT']._serialized_end=1314
-  _globals['_AGENTHEALTH']._serialized_start=1317
-  _globals['_AGENTHEALTH']._serialized_end=1475
-  _globals['_AGENTMETRICS']._serialized_start=1478
-  _globals['_AGENTMETRICS']._serialized_end=1629
-  _globals['_AGENTSERVICE']._serialized_start=1967
-  _globals['_AGENTSERVICE']._serialized_end=2361
+  _globals['_GETAGENTREQUEST']._serialized_end=532
+  _globals['_GETAGENTRESPONSE']._serialized_start=534
+  _globals['_GETAGENTRESPONSE']._serialized_end=597
+  _globals['_LISTAGENTSREQUEST']._serialized_start=600
+  _globals['_LISTAGENTSREQUEST']._serialized_end=823
+  _globals['_LISTAGENTSRESPONSE']._serialized_start=825
+  _globals['_LISTAGENTSRESPONSE']._serialized_end=946
+  _globals['_AGENT']._serialized_start=949
+  _globals['_AGENT']._serialized_end=1324
+  _globals['_AGENTHEALTH']._serialized_start=1327
+  _globals['_AGENTHEALTH']._serialized_end=1485
+  _globals['_AGENTMETRICS']._serialized_start=1488
+  _globals['_AGENTMETRICS']._serialized_end=1639
+  _globals['_AGENTSERVICE']._serialized_start=1977
+  _globals['_AGENTSERVICE']._serialized_end=2371
 # @@protoc_insertion_point(module_scope)

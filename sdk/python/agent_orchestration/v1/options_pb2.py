@@ -25,13 +25,15 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$agent_orchestration/v1/options.proto\x12\x16\x61gent_orchestration.v1\x1a google/protobuf/descriptor.proto\"\xe7\x01\n\x05Rules\x12\x10\n\x08required\x18\x01 \x01(\x08\x12\x17\n\nmin_length\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x17\n\nmax_length\x18\x03 \x01(\x05H\x01\x88\x01\x01\x12\x14\n\x07minimum\x18\x04 \x01(\x01H\x02\x88\x01\x01\x12\x14\n\x07maximum\x18\x05 \x01(\x01H\x03\x88\x01\x01\x12\x16\n\tmax_items\x18\x06 \x01(\x05H\x04\x88\x01\x01\x12\x12\n\nidentifier\x18\x07 \x01(\x08\x42\r\n\x0b_min_lengthB\r\n\x0b_max_lengthB\n\n\x08_minimumB\n\n\x08_maximumB\x0c\n\n_max_items:M\n\x05rules\x12\x1d.google.protobuf.FieldOptions\x18\xd1\x86\x03 \x01(\x0b\x32\x1d.agent_orchestration.v1.Rules:2\n\tfree_json\x12\x1d.google.protobuf.FieldOptions\x18\xd2\x86\x03 \x01(\x08:4\n\x0b\x64\x65tail_only\x12\x1d.google.protobuf.FieldOptions\x18\xd3\x86\x03 \x01(\x08:2\n\tas_listed\x12\x1d.google.protobuf.FieldOptions\x18\xd4\x86\x03 \x01(\x08:8\n\x0esuccess_status\x12\x1e.google.protobuf.MethodOptions\x18\xdb\x86\x03 \x01(\x05:8\n\x0bhttp_status\x12!.google.protobuf.EnumValueOptions\x18\xe5\x86\x03 \x01(\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$agent_orchestration/v1/options.proto\x12\x16\x61gent_orchestration.v1\x1a google/protobuf/descriptor.proto\"\xe7\x01\n\x05Rules\x12\x10\n\x08required\x18\x01 \x01(\x08\x12\x17\n\nmin_length\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x17\n\nmax_length\x18\x03 \x01(\x05H\x01\x88\x01\x01\x12\x14\n\x07minimum\x18\x04 \x01(\x01H\x02\x88\x01\x01\x12\x14\n\x07maximum\x18\x05 \x01(\x01H\x03\x88\x01\x01\x12\x16\n\tmax_items\x18\x06 \x01(\x05H\x04\x88\x01\x01\x12\x12\n\nidentifier\x18\x07 \x01(\x08\x42\r\n\x0b_min_lengthB\r\n\x0b_max_lengthB\n\n\x08_minimumB\n\n\x08_maximumB\x0c\n\n_max_items*\\\n\x08\x41udience\x12\x18\n\x14\x41UDIENCE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x41UDIENCE_GATEWAYS\x10\x01\x12\x1f\n\x1b\x41UDIENCE_USERS_AND_GATEWAYS\x10\x02:M\n\x05rules\x12\x1d.google.protobuf.FieldOptions\x18\xd1\x86\x03 \x01(\x0b\x32\x1d.agent_orchestration.v1.Rules:2\n\tfree_json\x12\x1d.google.protobuf.FieldOptions\x18\xd2\x86\x03 \x01(\x08:4\n\x0b\x64\x65tail_only\x12\x1d.google.protobuf.FieldOptions\x18\xd3\x86\x03 \x01(\x08:2\n\tas_listed\x12\x1d.google.protobuf.FieldOptions\x18\xd4\x86\x03 \x01(\x08:8\n\x0esuccess_status\x12\x1e.google.protobuf.MethodOptions\x18\xdb\x86\x03 \x01(\x05:T\n\x08\x61udience\x12\x1e.google.protobuf.MethodOptions\x18\xdc\x86\x03 \x01(\x0e\x32 .agent_orchestration.v1.Audience:8\n\x0bhttp_status\x12!.google.protobuf.EnumValueOptions\x18\xe5\x86\x03 \x01(\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'agent_orchestration.v1.options_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_AUDIENCE']._serialized_start=332
+  _globals['_AUDIENCE']._serialized_end=424
   _globals['_RULES']._serialized_start=99
   _globals['_RULES']._serialized_end=330
 # @@protoc_insertion_point(module_scope)

@@ -10,6 +10,7 @@ reference documents are printed from both. Nothing is repeated in code.
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import descriptor_pb2 as _descriptor_pb2
 from google.protobuf import message as _message
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf.internal import extension_dict as _extension_dict
 import builtins as _builtins
 import sys
@@ -21,6 +22,30 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _Audience:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AudienceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Audience.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    AUDIENCE_UNSPECIFIED: _Audience.ValueType  # 0
+    """Absent: users alone."""
+    AUDIENCE_GATEWAYS: _Audience.ValueType  # 1
+    """Gateways alone, under their own credential."""
+    AUDIENCE_USERS_AND_GATEWAYS: _Audience.ValueType  # 2
+    """Users, and gateways that name the project in the metadata `agent-orchestration-project`."""
+
+class Audience(_Audience, metaclass=_AudienceEnumTypeWrapper):
+    """Whose credentials a method takes."""
+
+AUDIENCE_UNSPECIFIED: Audience.ValueType  # 0
+"""Absent: users alone."""
+AUDIENCE_GATEWAYS: Audience.ValueType  # 1
+"""Gateways alone, under their own credential."""
+AUDIENCE_USERS_AND_GATEWAYS: Audience.ValueType  # 2
+"""Users, and gateways that name the project in the metadata `agent-orchestration-project`."""
+Global___Audience: _TypeAlias = Audience  # noqa: Y015
 
 @_typing.final
 class Rules(_message.Message):
@@ -92,6 +117,7 @@ FREE_JSON_FIELD_NUMBER: _builtins.int
 DETAIL_ONLY_FIELD_NUMBER: _builtins.int
 AS_LISTED_FIELD_NUMBER: _builtins.int
 SUCCESS_STATUS_FIELD_NUMBER: _builtins.int
+AUDIENCE_FIELD_NUMBER: _builtins.int
 HTTP_STATUS_FIELD_NUMBER: _builtins.int
 rules: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, Global___Rules]
 """Limits of an input field, checked in the server before anything else happens."""
@@ -105,5 +131,7 @@ as_listed: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOption
 """The message in this field is printed as lists print it: without its `detail_only` fields."""
 success_status: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, _builtins.int]
 """HTTP status of a successful answer, 200 when absent."""
+audience: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, Global___Audience.ValueType]
+"""Who may call the method; absent: users."""
 http_status: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.EnumValueOptions, _builtins.int]
 """HTTP status of an answer whose top-level field has this value."""

@@ -22,10 +22,11 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from agent_orchestration.v1 import options_pb2 as agent__orchestration_dot_v1_dot_options__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"agent_orchestration/v1/relay.proto\x12\x16\x61gent_orchestration.v1\x1a\x1egoogle/protobuf/duration.proto\"S\n\x0cRelayRequest\x12\x30\n\x05\x63\x61lls\x18\x01 \x03(\x0b\x32!.agent_orchestration.v1.RelayCall\x12\x11\n\tcancelled\x18\x02 \x03(\x04\"\xd8\x01\n\tRelayCall\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\x0c\x12\x41\n\x08metadata\x18\x04 \x03(\x0b\x32/.agent_orchestration.v1.RelayCall.MetadataEntry\x12*\n\x07timeout\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"D\n\rRelayResponse\x12\x33\n\x07replies\x18\x01 \x03(\x0b\x32\".agent_orchestration.v1.RelayReply\"H\n\nRelayReply\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x11\n\x07message\x18\x02 \x01(\x0cH\x00\x12\x10\n\x06status\x18\x03 \x01(\x0cH\x00\x42\t\n\x07outcome2h\n\x0cRelayService\x12X\n\x05Relay\x12$.agent_orchestration.v1.RelayRequest\x1a%.agent_orchestration.v1.RelayResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"agent_orchestration/v1/relay.proto\x12\x16\x61gent_orchestration.v1\x1a$agent_orchestration/v1/options.proto\x1a\x1egoogle/protobuf/duration.proto\"S\n\x0cRelayRequest\x12\x30\n\x05\x63\x61lls\x18\x01 \x03(\x0b\x32!.agent_orchestration.v1.RelayCall\x12\x11\n\tcancelled\x18\x02 \x03(\x04\"\xd8\x01\n\tRelayCall\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\x0c\x12\x41\n\x08metadata\x18\x04 \x03(\x0b\x32/.agent_orchestration.v1.RelayCall.MetadataEntry\x12*\n\x07timeout\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"D\n\rRelayResponse\x12\x33\n\x07replies\x18\x01 \x03(\x0b\x32\".agent_orchestration.v1.RelayReply\"H\n\nRelayReply\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x11\n\x07message\x18\x02 \x01(\x0cH\x00\x12\x10\n\x06status\x18\x03 \x01(\x0cH\x00\x42\t\n\x07outcome2n\n\x0cRelayService\x12^\n\x05Relay\x12$.agent_orchestration.v1.RelayRequest\x1a%.agent_orchestration.v1.RelayResponse\"\x04\xe0\xb5\x18\x01(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,16 +35,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_RELAYCALL_METADATAENTRY']._loaded_options = None
   _globals['_RELAYCALL_METADATAENTRY']._serialized_options = b'8\001'
-  _globals['_RELAYREQUEST']._serialized_start=94
-  _globals['_RELAYREQUEST']._serialized_end=177
-  _globals['_RELAYCALL']._serialized_start=180
-  _globals['_RELAYCALL']._serialized_end=396
-  _globals['_RELAYCALL_METADATAENTRY']._serialized_start=349
-  _globals['_RELAYCALL_METADATAENTRY']._serialized_end=396
-  _globals['_RELAYRESPONSE']._serialized_start=398
-  _globals['_RELAYRESPONSE']._serialized_end=466
-  _globals['_RELAYREPLY']._serialized_start=468
-  _globals['_RELAYREPLY']._serialized_end=540
-  _globals['_RELAYSERVICE']._serialized_start=542
-  _globals['_RELAYSERVICE']._serialized_end=646
+  _globals['_RELAYSERVICE'].methods_by_name['Relay']._loaded_options = None
+  _globals['_RELAYSERVICE'].methods_by_name['Relay']._serialized_options = b'\340\265\030\001'
+  _globals['_RELAYREQUEST']._serialized_start=132
+  _globals['_RELAYREQUEST']._serialized_end=215
+  _globals['_RELAYCALL']._serialized_start=218
+  _globals['_RELAYCALL']._serialized_end=434
+  _globals['_RELAYCALL_METADATAENTRY']._serialized_start=387
+  _globals['_RELAYCALL_METADATAENTRY']._serialized_end=434
+  _globals['_RELAYRESPONSE']._serialized_start=436
+  _globals['_RELAYRESPONSE']._serialized_end=504
+  _globals['_RELAYREPLY']._serialized_start=506
+  _globals['_RELAYREPLY']._serialized_end=578
+  _globals['_RELAYSERVICE']._serialized_start=580
+  _globals['_RELAYSERVICE']._serialized_end=690
 # @@protoc_insertion_point(module_scope)

@@ -29,7 +29,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"agent_orchestration/v1/tasks.proto\x12\x16\x61gent_orchestration.v1\x1a#agent_orchestration/v1/common.proto\x1a$agent_orchestration/v1/options.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe2\x01\n\x11\x43reateTaskRequest\x12\x1b\n\x08\x61gent_id\x18\x01 \x01(\tB\t\x8a\xb5\x18\x05\x08\x01\x18\xc8\x01\x12\x18\n\x04type\x18\x02 \x01(\tB\n\x8a\xb5\x18\x06\x08\x01\x18\x64\x38\x01\x12\x32\n\x08priority\x18\x03 \x01(\x0e\x32 .agent_orchestration.v1.Priority\x12\"\n\x07payload\x18\x04 \x01(\tB\x0c\x8a\xb5\x18\x04\x18\x80\x80@\x90\xb5\x18\x01H\x00\x88\x01\x01\x12\x32\n\x08schedule\x18\x05 \x01(\x0b\x32 .agent_orchestration.v1.ScheduleB\n\n\x08_payload\"F\n\x08Schedule\x12:\n\x04type\x18\x01 \x01(\x0e\x32$.agent_orchestration.v1.ScheduleTypeB\x06\x8a\xb5\x18\x02\x08\x01\"@\n\x12\x43reateTaskResponse\x12*\n\x04\x64\x61ta\x18\x01 \x01(\x0b\x32\x1c.agent_orchestration.v1.Task\"!\n\x0eGetTaskRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\"=\n\x0fGetTaskResponse\x12*\n\x04\x64\x61ta\x18\x01 \x01(\x0b\x32\x1c.agent_orchestration.v1.Task\"\x90\x03\n\x10ListTasksRequest\x12 \n\x04page\x18\x01 \x01(\x05\x42\r\x8a\xb5\x18\t!\x00\x00\x00\x00\x00\x00\xf0?H\x00\x88\x01\x01\x12*\n\x05limit\x18\x02 \x01(\x05\x42\x16\x8a\xb5\x18\x12!\x00\x00\x00\x00\x00\x00\xf0?)\x00\x00\x00\x00\x00\x00Y@H\x01\x88\x01\x01\x12\x1d\n\x08\x61gent_id\x18\x03 \x01(\tB\x06\x8a\xb5\x18\x02\x10\x01H\x02\x88\x01\x01\x12\x37\n\x06status\x18\x04 \x01(\x0e\x32\".agent_orchestration.v1.TaskStatusH\x03\x88\x01\x01\x12\x37\n\x08priority\x18\x05 \x01(\x0e\x32 .agent_orchestration.v1.PriorityH\x04\x88\x01\x01\x12\x31\n\rcreated_after\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x63reated_before\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x07\n\x05_pageB\x08\n\x06_limitB\x0b\n\t_agent_idB\t\n\x07_statusB\x0b\n\t_priority\"w\n\x11ListTasksResponse\x12*\n\x04\x64\x61ta\x18\x01 \x03(\x0b\x32\x1c.agent_orchestration.v1.Task\x12\x36\n\npagination\x18\x02 \x01(\x0b\x32\".agent_orchestration.v1.Pagination\"#\n\x10WatchTaskRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\"?\n\x11WatchTaskResponse\x12*\n\x04\x64\x61ta\x18\x01 \x01(\x0b\x32\x1c.agent_orchestration.v1.Task\"\xd3\x05\n\x04Task\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x02 \x01(\t\x12\x0c\n\x04type\x18\x03 \x01(\t\x12\x32\n\x06status\x18\x04 \x01(\x0e\x32\".agent_orchestration.v1.TaskStatus\x12\x32\n\x08priority\x18\x05 \x01(\x0e\x32 .agent_orchestration.v1.Priority\x12\x10\n\x08progress\x18\x06 \x01(\x01\x12\x1d\n\x10progress_message\x18\x07 \x01(\tH\x00\x88\x01\x01\x12\x0f\n\x07\x61ttempt\x18\x08 \x01(\x05\x12\x1e\n\x07payload\x18\t \x01(\tB\x08\x90\xb5\x18\x01\x98\xb5\x18\x01H\x01\x88\x01\x01\x12\x19\n\x06result\x18\n \x01(\tB\x04\x90\xb5\x18\x01H\x02\x88\x01\x01\x12\x1b\n\x0eresult_omitted\x18\x0b \x01(\x08H\x03\x88\x01\x01\x12\x30\n\x05\x65rror\x18\x0c \x01(\x0b\x32!.agent_orchestration.v1.TaskError\x12.\n\ncreated_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstarted_at\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0c\x63ompleted_at\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x08\x64uration\x18\x10 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x38\n\x14\x65stimated_completion\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x04logs\x18\x12 \x03(\x0b\x32\x1f.agent_orchestration.v1.LogLineB\x04\x98\xb5\x18\x01\x42\x13\n\x11_progress_messageB\n\n\x08_payloadB\t\n\x07_resultB\x11\n\x0f_result_omitted\"*\n\tTaskError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t*J\n\x0cScheduleType\x12\x1d\n\x19SCHEDULE_TYPE_UNSPECIFIED\x10\x00\x12\x1b\n\x17SCHEDULE_TYPE_IMMEDIATE\x10\x01*\xa9\x01\n\nTaskStatus\x12\x1b\n\x17TASK_STATUS_UNSPECIFIED\x10\x00\x12\x17\n\x13TASK_STATUS_PENDING\x10\x01\x12\x17\n\x13TASK_STATUS_RUNNING\x10\x02\x12\x19\n\x15TASK_STATUS_COMPLETED\x10\x03\x12\x16\n\x12TASK_STATUS_FAILED\x10\x04\x12\x19\n\x15TASK_STATUS_CANCELLED\x10\x05\x32\xdf\x03\n\x0bTaskService\x12~\n\nCreateTask\x12).agent_orchestration.v1.CreateTaskRequest\x1a*.agent_orchestration.v1.CreateTaskResponse\"\x19\xd8\xb5\x18\xc9\x01\x82\xd3\xe4\x93\x02\x0e\"\t/v1/tasks:\x01*\x12w\n\x07GetTask\x12&.agent_orchestration.v1.GetTaskRequest\x1a\'.agent_orchestration.v1.GetTaskResponse\"\x1b\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/tasks/{task_id}\x12s\n\tListTasks\x12(.agent_orchestration.v1.ListTasksRequest\x1a).agent_orchestration.v1.ListTasksResponse\"\x11\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/tasks\x12\x62\n\tWatchTask\x12(.agent_orchestration.v1.WatchTaskRequest\x1a).agent_orchestration.v1.WatchTaskResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"agent_orchestration/v1/tasks.proto\x12\x16\x61gent_orchestration.v1\x1a#agent_orchestration/v1/common.proto\x1a$agent_orchestration/v1/options.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe4\x01\n\x11\x43reateTaskRequest\x12\x1d\n\x08\x61gent_id\x18\x01 \x01(\tB\x0b\x8a\xb5\x18\x07\x08\x01\x18\xc8\x01\x38\x01\x12\x18\n\x04type\x18\x02 \x01(\tB\n\x8a\xb5\x18\x06\x08\x01\x18\x64\x38\x01\x12\x32\n\x08priority\x18\x03 \x01(\x0e\x32 .agent_orchestration.v1.Priority\x12\"\n\x07payload\x18\x04 \x01(\tB\x0c\x8a\xb5\x18\x04\x18\x80\x80@\x90\xb5\x18\x01H\x00\x88\x01\x01\x12\x32\n\x08schedule\x18\x05 \x01(\x0b\x32 .agent_orchestration.v1.ScheduleB\n\n\x08_payload\"F\n\x08Schedule\x12:\n\x04type\x18\x01 \x01(\x0e\x32$.agent_orchestration.v1.ScheduleTypeB\x06\x8a\xb5\x18\x02\x08\x01\"@\n\x12\x43reateTaskResponse\x12*\n\x04\x64\x61ta\x18\x01 \x01(\x0b\x32\x1c.agent_orchestration.v1.Task\")\n\x0eGetTaskRequest\x12\x17\n\x07task_id\x18\x01 \x01(\tB\x06\x8a\xb5\x18\x02\x38\x01\"=\n\x0fGetTaskResponse\x12*\n\x04\x64\x61ta\x18\x01 \x01(\x0b\x32\x1c.agent_orchestration.v1.Task\"\x92\x03\n\x10ListTasksRequest\x12 \n\x04page\x18\x01 \x01(\x05\x42\r\x8a\xb5\x18\t!\x00\x00\x00\x00\x00\x00\xf0?H\x00\x88\x01\x01\x12*\n\x05limit\x18\x02 \x01(\x05\x42\x16\x8a\xb5\x18\x12!\x00\x00\x00\x00\x00\x00\xf0?)\x00\x00\x00\x00\x00\x00Y@H\x01\x88\x01\x01\x12\x1f\n\x08\x61gent_id\x18\x03 \x01(\tB\x08\x8a\xb5\x18\x04\x10\x01\x38\x01H\x02\x88\x01\x01\x12\x37\n\x06status\x18\x04 \x01(\x0e\x32\".agent_orchestration.v1.TaskStatusH\x03\x88\x01\x01\x12\x37\n\x08priority\x18\x05 \x01(\x0e\x32 .agent_orchestration.v1.PriorityH\x04\x88\x01\x01\x12\x31\n\rcreated_after\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x63reated_before\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x07\n\x05_pageB\x08\n\x06_limitB\x0b\n\t_agent_idB\t\n\x07_statusB\x0b\n\t_priority\"w\n\x11ListTasksResponse\x12*\n\x04\x64\x61ta\x18\x01 \x03(\x0b\x32\x1c.agent_orchestration.v1.Task\x12\x36\n\npagination\x18\x02 \x01(\x0b\x32\".agent_orchestration.v1.Pagination\"+\n\x10WatchTaskRequest\x12\x17\n\x07task_id\x18\x01 \x01(\tB\x06\x8a\xb5\x18\x02\x38\x01\"?\n\x11WatchTaskResponse\x12*\n\x04\x64\x61ta\x18\x01 \x01(\x0b\x32\x1c.agent_orchestration.v1.Task\"\xd3\x05\n\x04Task\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x02 \x01(\t\x12\x0c\n\x04type\x18\x03 \x01(\t\x12\x32\n\x06status\x18\x04 \x01(\x0e\x32\".agent_orchestration.v1.TaskStatus\x12\x32\n\x08priority\x18\x05 \x01(\x0e\x32 .agent_orchestration.v1.Priority\x12\x10\n\x08progress\x18\x06 \x01(\x01\x12\x1d\n\x10progress_message\x18\x07 \x01(\tH\x00\x88\x01\x01\x12\x0f\n\x07\x61ttempt\x18\x08 \x01(\x05\x12\x1e\n\x07payload\x18\t \x01(\tB\x08\x90\xb5\x18\x01\x98\xb5\x18\x01H\x01\x88\x01\x01\x12\x19\n\x06result\x18\n \x01(\tB\x04\x90\xb5\x18\x01H\x02\x88\x01\x01\x12\x1b\n\x0eresult_omitted\x18\x0b \x01(\x08H\x03\x88\x01\x01\x12\x30\n\x05\x65rror\x18\x0c \x01(\x0b\x32!.agent_orchestration.v1.TaskError\x12.\n\ncreated_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstarted_at\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0c\x63ompleted_at\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x08\x64uration\x18\x10 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x38\n\x14\x65stimated_completion\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x04logs\x18\x12 \x03(\x0b\x32\x1f.agent_orchestration.v1.LogLineB\x04\x98\xb5\x18\x01\x42\x13\n\x11_progress_messageB\n\n\x08_payloadB\t\n\x07_resultB\x11\n\x0f_result_omitted\"*\n\tTaskError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t*J\n\x0cScheduleType\x12\x1d\n\x19SCHEDULE_TYPE_UNSPECIFIED\x10\x00\x12\x1b\n\x17SCHEDULE_TYPE_IMMEDIATE\x10\x01*\xa9\x01\n\nTaskStatus\x12\x1b\n\x17TASK_STATUS_UNSPECIFIED\x10\x00\x12\x17\n\x13TASK_STATUS_PENDING\x10\x01\x12\x17\n\x13TASK_STATUS_RUNNING\x10\x02\x12\x19\n\x15TASK_STATUS_COMPLETED\x10\x03\x12\x16\n\x12TASK_STATUS_FAILED\x10\x04\x12\x19\n\x15TASK_STATUS_CANCELLED\x10\x05\x32\xdf\x03\n\x0bTaskService\x12~\n\nCreateTask\x12).agent_orchestration.v1.CreateTaskRequest\x1a*.agent_orchestration.v1.CreateTaskResponse\"\x19\xd8\xb5\x18\xc9\x01\x82\xd3\xe4\x93\x02\x0e\"\t/v1/tasks:\x01*\x12w\n\x07GetTask\x12&.agent_orchestration.v1.GetTaskRequest\x1a\'.agent_orchestration.v1.GetTaskResponse\"\x1b\x82\xd3\xe4\x93\x02\x15\x12\x13/v1/tasks/{task_id}\x12s\n\tListTasks\x12(.agent_orchestration.v1.ListTasksRequest\x1a).agent_orchestration.v1.ListTasksResponse\"\x11\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/tasks\x12\x62\n\tWatchTask\x12(.agent_orchestration.v1.WatchTaskRequest\x1a).agent_orchestration.v1.WatchTaskResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,19 +37,23 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'agent_orchestration.v1.task
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_CREATETASKREQUEST'].fields_by_name['agent_id']._loaded_options = None
-  _globals['_CREATETASKREQUEST'].fields_by_name['agent_id']._serialized_options = b'\212\265\030\005\010\001\030\310\001'
+  _globals['_CREATETASKREQUEST'].fields_by_name['agent_id']._serialized_options = b'\212\265\030\007\010\001\030\310\0018\001'
   _globals['_CREATETASKREQUEST'].fields_by_name['type']._loaded_options = None
   _globals['_CREATETASKREQUEST'].fields_by_name['type']._serialized_options = b'\212\265\030\006\010\001\030d8\001'
   _globals['_CREATETASKREQUEST'].fields_by_name['payload']._loaded_options = None
   _globals['_CREATETASKREQUEST'].fields_by_name['payload']._serialized_options = b'\212\265\030\004\030\200\200@\220\265\030\001'
   _globals['_SCHEDULE'].fields_by_name['type']._loaded_options = None
   _globals['_SCHEDULE'].fields_by_name['type']._serialized_options = b'\212\265\030\002\010\001'
+  _globals['_GETTASKREQUEST'].fields_by_name['task_id']._loaded_options = None
+  _globals['_GETTASKREQUEST'].fields_by_name['task_id']._serialized_options = b'\212\265\030\0028\001'
   _globals['_LISTTASKSREQUEST'].fields_by_name['page']._loaded_options = None
   _globals['_LISTTASKSREQUEST'].fields_by_name['page']._serialized_options = b'\212\265\030\t!\000\000\000\000\000\000\360?'
   _globals['_LISTTASKSREQUEST'].fields_by_name['limit']._loaded_options = None
   _globals['_LISTTASKSREQUEST'].fields_by_name['limit']._serialized_options = b'\212\265\030\022!\000\000\000\000\000\000\360?)\000\000\000\000\000\000Y@'
   _globals['_LISTTASKSREQUEST'].fields_by_name['agent_id']._loaded_options = None
-  _globals['_LISTTASKSREQUEST'].fields_by_name['agent_id']._serialized_options = b'\212\265\030\002\020\001'
+  _globals['_LISTTASKSREQUEST'].fields_by_name['agent_id']._serialized_options = b'\212\265\030\004\020\0018\001'
+  _globals['_WATCHTASKREQUEST'].fields_by_name['task_id']._loaded_options = None
+  _globals['_WATCHTASKREQUEST'].fields_by_name['task_id']._serialized_options = b'\212\265\030\0028\001'
   _globals['_TASK'].fields_by_name['payload']._loaded_options = None
   _globals['_TASK'].fields_by_name['payload']._serialized_options = b'\220\265\030\001\230\265\030\001'
   _globals['_TASK'].fields_by_name['result']._loaded_options = None
@@ -62,32 +66,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TASKSERVICE'].methods_by_name['GetTask']._serialized_options = b'\202\323\344\223\002\025\022\023/v1/tasks/{task_id}'
   _globals['_TASKSERVICE'].methods_by_name['ListTasks']._loaded_options = None
   _globals['_TASKSERVICE'].methods_by_name['ListTasks']._serialized_options = b'\202\323\344\223\002\013\022\t/v1/tasks'
-  _globals['_SCHEDULETYPE']._serialized_start=2093
-  _globals['_SCHEDULETYPE']._serialized_end=2167
-  _globals['_TASKSTATUS']._serialized_start=2170
-  _globals['_TASKSTATUS']._serialized_end=2339
+  _globals['_SCHEDULETYPE']._serialized_start=2113
+  _globals['_SCHEDULETYPE']._serialized_end=2187
+  _globals['_TASKSTATUS']._serialized_start=2190
+  _globals['_TASKSTATUS']._serialized_end=2359
   _globals['_CREATETASKREQUEST']._serialized_start=233
-  _globals['_CREATETASKREQUEST']._serialized_end=459
-  _globals['_SCHEDULE']._serialized_start=461
-  _globals['_SCHEDULE']._serialized_end=531
-  _globals['_CREATETASKRESPONSE']._serialized_start=533
-  _globals['_CREATETASKRESPONSE']._serialized_end=597
-  _globals['_GETTASKREQUEST']._serialized_start=599
-  _globals['_GETTASKREQUEST']._serialized_end=632
-  _globals['_GETTASKRESPONSE']._serialized_start=634
-  _globals['_GETTASKRESPONSE']._serialized_end=695
-  _globals['_LISTTASKSREQUEST']._serialized_start=698
-  _globals['_LISTTASKSREQUEST']._serialized_end=1098
-  _globals['_LISTTASKSRESPONSE']._serialized_start=1100
-  _globals['_LISTTASKSRESPONSE']._serialized_end=1219
-  _globals['_WATCHTASKREQUEST']._serialized_start=1221
-  _globals['_WATCHTASKREQUEST']._serialized_end=1256
-  _globals['_WATCHTASKRESPONSE']._serialized_start=1258
-  _globals['_WATCHTASKRESPONSE']._serialized_end=1321
-  _globals['_TASK']._serialized_start=1324
-  _globals['_TASK']._serialized_end=2047
-  _globals['_TASKERROR']._serialized_start=2049
-  _globals['_TASKERROR']._serialized_end=2091
-  _globals['_TASKSERVICE']._serialized_start=2342
-  _globals['_TASKSERVICE']._serialized_end=2821
+  _globals['_CREATETASKREQUEST']._serialized_end=461
+  _globals['_SCHEDULE']._serialized_start=463
+  _globals['_SCHEDULE']._serialized_end=533
+  _globals['_CREATETASKRESPONSE']._serialized_start=535
+  _globals['_CREATETASKRESPONSE']._serialized_end=599
+  _globals['_GETTASKREQUEST']._serialized_start=601
+  _globals['_GETTASKREQUEST']._serialized_end=642
+  _globals['_GETTASKRESPONSE']._serialized_start=644
+  _globals['_GETTASKRESPONSE']._serialized_end=705
+  _globals['_LISTTASKSREQUEST']._serialized_start=708
+  _globals['_LISTTASKSREQUEST']._serialized_end=1110
+  _globals['_LISTTASKSRESPONSE']._serialized_start=1112
+  _globals['_LISTTASKSRESPONSE']._serialized_end=1231
+  _globals['_WATCHTASKREQUEST']._serialized_start=1233
+  _globals['_WATCHTASKREQUEST']._serialized_end=1276
+  _globals['_WATCHTASKRESPONSE']._serialized_start=1278
+  _globals['_WATCHTASKRESPONSE']._serialized_end=1341
+  _globals['_TASK']._serialized_start=1344
+  _globals['_TASK']._serialized_end=2067
+  _globals['_TASKERROR']._serialized_start=2069
+  _globals['_TASKERROR']._serialized_end=2111
+  _globals['_TASKSERVICE']._serialized_start=2362
+  _globals['_TASKSERVICE']._serialized_end=2841
 # @@protoc_insertion_point(module_scope)
