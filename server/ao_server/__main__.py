@@ -1,0 +1,5 @@
+"""`python -m ao_server`."""
+
+from ao_server.command import server
+
+server()

@@ -1,0 +1,175 @@
+"""Every RPC by name, with what surrounds all of them: credential, audience, field limits, errors.
+
+A method reached over gRPC and one reached through the relay pass the same checks here. Servicers read their caller from
+`calls.current()` and raise Problems; they never touch the gRPC context.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final
+
+import grpc
+import structlog
+from google.protobuf import descriptor_pool
+from google.protobuf.message import Message
+from google.rpc import status_pb2
+
+from agent_orchestration.v1 import options_pb2
+from ao_server.api import calls, errors
+from ao_server.api.validation import validate
+from ao_server.engine.access import Access, Principal
+from ao_server.engine.clock import Clock
+from ao_server.engine.ids import Ids
+from ao_server.errors import Forbidden, Problem, Unauthorized, Unavailable
+
+log = structlog.get_logger("ao_server.api")
+
+Metadata = Mapping[str, str]
+PROJECT_KEY: Final = "agent-orchestration-project"
+_SCHEME: Final = "bearer "
+
+
+class Methods:
+    """Collects servicers as a gRPC server would, and gives out their methods with all checks around them."""
+
+    def __init__(self, access: Access, ids: Ids, clock: Clock) -> None:
+        self._access = access
+        self._ids = ids
+        self._clock = clock
+        self._handlers: dict[str, Any] = {}
+        self._services: dict[str, dict[str, Any]] = {}
+        self._streams: set[asyncio.Task[Any]] = set()
+        self._stopping = False
+
+    def add_generic_rpc_handlers(self, handlers: Sequence[Any]) -> None:
+        """Part of what generated code expects of a server; the registered handlers below are the same methods."""
+
+    def add_registered_method_handlers(self, service: str, handlers: dict[str, Any]) -> None:
+        """Takes a service's methods from generated code."""
+        self._services[service] = handlers
+        self._handlers |= {f"/{service}/{name}": handler for name, handler in handlers.items()}
+
+    def register(self, server: grpc.aio.Server) -> None:
+        """Serves every method over gRPC."""
+        for service, handlers in self._services.items():
+            wrapped = {name: self._over_grpc(f"/{service}/{name}", handler) for name, handler in handlers.items()}
+            server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, wrapped),))
+
+    async def relayed(self, method: str, message: bytes, metadata: Metadata, timeout: float) -> bytes | status_pb2.Status:
+        """Runs one unary method for a gateway; the serialized response, or the status of its failure."""
+        handler = self._handlers.get(method)
+        if handler is None or handler.unary_unary is None:
+            return status_pb2.Status(code=grpc.StatusCode.UNIMPLEMENTED.value[0], message=f"no method {method}")
+        try:
+            request = handler.request_deserializer(message)
+            response = await self._unary(method, handler.unary_unary, request, metadata, timeout)
+            return handler.response_serializer(response)
+        except Exception as error:
+            return errors.status_of(self._problem(method, error))
+
+    def end_streams(self) -> None:
+        """Ends every open stream with UNAVAILABLE: the server stops."""
+        self._stopping = True
+        for task in self._streams:
+            task.cancel()
+
+    @property
+    def open_streams(self) -> int:
+        """How many streams are open."""
+        return len(self._streams)
+
+    async def _unary(
+        self, method: str, behavior: Callable[..., Awaitable[Message]], request: Message, metadata: Metadata, timeout: float
+    ) -> Message:
+        async with calls.within(await self._admit(method, metadata, timeout)):
+            validate(request)
+            return await behavior(request, None)
+
+    async def _admit(self, method: str, metadata: Metadata, timeout: float | None) -> calls.Call:
+        authorization = metadata.get("authorization", "")
+        if authorization[: len(_SCHEME)].lower() != _SCHEME:
+            raise Unauthorized("a credential is needed: authorization: Bearer <key>")
+        principal = await self._access.authenticate(authorization[len(_SCHEME) :].strip())
+        principal = _acting(principal, _audience(method), metadata)
+        request_id = metadata.get("x-request-id") or self._ids.new("req", self._clock.now())[0]
+        return calls.Call(principal, request_id, timeout)
+
+    def _problem(self, method: str, error: Exception) -> Problem:
+        if isinstance(error, Problem):
+            return error
+        log.error("call_failed", method=method, exc_info=error)
+        return Problem("an internal error; the server's log has it under the request id")
+
+    def _over_grpc(self, method: str, handler: Any) -> Any:
+        serializers = {
+            "request_deserializer": handler.request_deserializer,
+            "response_serializer": handler.response_serializer,
+        }
+        if handler.unary_unary is not None:
+
+            async def unary(request: Message, context: Any) -> Message:
+                remaining = context.time_remaining()
+                timeout = calls.DEFAULT_TIMEOUT_SECONDS if remaining is None else max(0.0, remaining)
+                try:
+                    return await self._unary(method, handler.unary_unary, request, _metadata(context), timeout)
+                except Exception as error:
+                    return await self._abort(method, context, error)
+
+            return grpc.unary_unary_rpc_method_handler(unary, **serializers)
+        if handler.unary_stream is not None:
+            return grpc.unary_stream_rpc_method_handler(self._stream(method, handler.unary_stream, True), **serializers)
+        return grpc.stream_stream_rpc_method_handler(self._stream(method, handler.stream_stream, False), **serializers)
+
+    def _stream(
+        self, method: str, behavior: Callable[..., AsyncIterator[Message]], one_request: bool
+    ) -> Callable[[Any, Any], AsyncIterator[Message]]:
+        async def stream(request: Any, context: Any) -> AsyncIterator[Message]:
+            task = asyncio.current_task()
+            assert task is not None
+            self._streams.add(task)
+            try:
+                calls.enter(await self._admit(method, _metadata(context), None))
+                if one_request:
+                    validate(request)
+                async for message in behavior(request, context):
+                    yield message
+            except asyncio.CancelledError:
+                if not self._stopping:
+                    raise
+                await self._abort(method, context, Unavailable("the server is stopping"))
+            except Exception as error:
+                await self._abort(method, context, error)
+            finally:
+                self._streams.discard(task)
+
+        return stream
+
+    async def _abort(self, method: str, context: Any, error: Exception) -> Any:
+        if isinstance(error, grpc.aio.AbortError):
+            raise error
+        status = errors.status_of(self._problem(method, error))
+        trailing = ((errors.DETAILS_KEY, status.SerializeToString()),)
+        await context.abort(errors.STATUS_CODES[status.code], status.message, trailing)
+
+
+def _metadata(context: Any) -> Metadata:
+    return {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+
+
+def _audience(method: str) -> int:
+    service, name = method.removeprefix("/").split("/")
+    found = descriptor_pool.Default().FindServiceByName(service).methods_by_name[name]
+    return found.GetOptions().Extensions[options_pb2.audience]
+
+
+def _acting(principal: Principal, audience: int, metadata: Metadata) -> Principal:
+    """The principal in the project that it acts in. Forbidden when the method is not for its kind."""
+    if not principal.is_gateway:
+        if audience == options_pb2.AUDIENCE_GATEWAYS:
+            raise Forbidden("this method is for gateways alone")
+        return principal
+    if audience == options_pb2.AUDIENCE_UNSPECIFIED:
+        raise Forbidden("a gateway's own credential is not good for this method")
+    if audience == options_pb2.AUDIENCE_USERS_AND_GATEWAYS:
+        return Principal(principal.credential_id, metadata.get(PROJECT_KEY, ""), is_gateway=True)
+    return principal

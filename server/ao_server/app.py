@@ -1,0 +1,234 @@
+"""The only wiring: opens the store, builds the engine and the services, runs until told to stop."""
+
+import asyncio
+import errno
+import fcntl
+import signal
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import grpc
+import structlog
+from sqlalchemy import Connection
+from sqlalchemy.exc import ArgumentError, DatabaseError
+
+from agent_orchestration.v1 import (
+    access_pb2_grpc,
+    agents_pb2_grpc,
+    monitoring_pb2_grpc,
+    relay_pb2_grpc,
+    runners_pb2_grpc,
+    tasks_pb2_grpc,
+)
+from ao_server import keys
+from ao_server.api.access import AccessServicer
+from ao_server.api.agents import AgentServicer
+from ao_server.api.methods import Methods
+from ao_server.api.monitoring import MonitoringServicer
+from ao_server.api.relay import RelayServicer
+from ao_server.api.runners import RunnerServicer
+from ao_server.api.tasks import TaskServicer
+from ao_server.engine.access import Access, sha256
+from ao_server.engine.clock import SystemClock
+from ao_server.engine.dispatch import Dispatcher
+from ao_server.engine.feed import Feed
+from ao_server.engine.fleet import Fleet
+from ao_server.engine.ids import Ids
+from ao_server.engine.sessions import Registry
+from ao_server.errors import CannotStart
+from ao_server.settings import Settings
+from ao_server.store import credentials, events, schema, sqlite_library
+from ao_server.store.database import Database, is_away
+from ao_server.store.reader import Reader
+from ao_server.store.tasks import TaskSelections
+from ao_server.store.writer import Writer
+
+log = structlog.get_logger("ao_server")
+
+MESSAGE_BYTES: Final = 16 * 1024 * 1024
+IN_FLIGHT_SECONDS: Final = 3.0
+GRACE_SECONDS: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A running server."""
+
+    address: str
+    # The admin key, when this start made it.
+    new_admin_key: str | None
+    stopped: asyncio.Event
+
+
+async def run(settings: Settings, ready: Callable[[Server], None]) -> None:
+    """Serves until SIGTERM or SIGINT. `ready` is told once requests succeed. CannotStart for what the operator can mend."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, _stop_or_die, stop)
+    async with serving(settings, stop) as server:
+        ready(server)
+        await stop.wait()
+    if server.stopped.is_set():
+        raise SystemExit(1)
+
+
+@asynccontextmanager
+async def serving(settings: Settings, stop: asyncio.Event) -> AsyncIterator[Server]:
+    """A server for as long as the context lasts. It sets `stop`, and `Server.stopped`, when it cannot go on."""
+    async with AsyncExitStack() as stack:
+        stack.enter_context(_locked(settings.data_dir))
+        database = _database(settings)
+        stack.push_async_callback(database.close)
+        connection = await asyncio.to_thread(_open, database)
+        died = asyncio.Event()
+
+        def die(error: BaseException) -> None:
+            log.critical("cannot_go_on", error=repr(error))
+            died.set()
+            stop.set()
+
+        clock = SystemClock()
+        ids = Ids()
+        reader = Reader(database)
+        registry = Registry(clock, settings.lease)
+        selections = TaskSelections(database)
+        dispatcher = Dispatcher(registry, selections, clock.monotonic)
+        feed = Feed(reader)
+        writer = Writer(
+            database,
+            clock.now,
+            follow_ups=dispatcher.claims,
+            observe=registry.observe,
+            publish=feed.publish,
+            on_death=die,
+        )
+        writer.start(connection)
+        stack.push_async_callback(writer.stop)
+        new_admin_key = await _ensure_project(settings, reader, writer, ids)
+        await feed.open()
+        fleet = Fleet(writer, registry, dispatcher, selections, clock, ids)
+        were_active = await fleet.restore(reader)
+
+        access = Access(reader, clock, keys.gateway_key(settings.data_dir, settings.gateway_key))
+        methods = Methods(access, ids, clock)
+        relay = RelayServicer(methods)
+        agents_pb2_grpc.add_AgentServiceServicer_to_server(
+            AgentServicer(writer, reader, registry, clock, ids), _as_server(methods)
+        )
+        tasks_pb2_grpc.add_TaskServiceServicer_to_server(TaskServicer(writer, reader, feed, ids), _as_server(methods))
+        monitoring_pb2_grpc.add_MonitoringServiceServicer_to_server(
+            MonitoringServicer(writer, reader, feed, clock, settings.data_dir), _as_server(methods)
+        )
+        runners_pb2_grpc.add_RunnerServiceServicer_to_server(
+            RunnerServicer(fleet, writer, clock, settings.lease), _as_server(methods)
+        )
+        access_pb2_grpc.add_AccessServiceServicer_to_server(AccessServicer(access), _as_server(methods))
+        relay_pb2_grpc.add_RelayServiceServicer_to_server(relay, _as_server(methods))
+
+        server, address = await _listen(settings, methods)
+        sweep = asyncio.create_task(fleet.sweep(were_active))
+        sweep.add_done_callback(lambda task: None if task.cancelled() else die(task.exception() or RuntimeError("ended")))
+        try:
+            yield Server(address, new_admin_key, died)
+        finally:
+            sweep.cancel()
+            fleet.announce_stop()
+            await _drain(relay, methods)
+            await server.stop(GRACE_SECONDS)
+
+
+def _stop_or_die(stop: asyncio.Event) -> None:
+    if stop.is_set():
+        signal.raise_signal(signal.SIGKILL)
+    stop.set()
+
+
+@contextmanager
+def _locked(data_dir: Path) -> Any:
+    """The data folder, for this process alone."""
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = (data_dir / "lock").open("a")
+    except OSError as error:
+        raise CannotStart(f"the data folder {data_dir} cannot be used: {error.strerror}") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                raise
+            raise CannotStart(f"another server uses the data folder {data_dir}") from None
+        yield
+
+
+def _database(settings: Settings) -> Database:
+    try:
+        return Database(settings.database_url)
+    except (ArgumentError, ValueError) as error:
+        raise CannotStart(f"the database URL is not usable: {error}") from None
+
+
+def _open(database: Database) -> Connection:
+    """The writer's connection on a current schema."""
+    if database.is_sqlite and sqlite_library.has_wal_reset_race(sqlite3.sqlite_version_info):
+        log.warning("old_sqlite", version=sqlite3.sqlite_version, advice="3.51.3 or later closes a rare race")
+    try:
+        connection = database.connect_writer()
+        schema.prepare(connection, database.path)
+    except DatabaseError as error:
+        place = database.path or "the database"
+        problem = CannotStart(f"{place} cannot be opened: {str(error.orig).splitlines()[0]}")
+        if database.is_sqlite or not is_away(error):
+            raise problem from None
+        # PostgreSQL may be back in a moment: not a reason that only the operator can remove.
+        raise ConnectionError(str(problem)) from None
+    return connection
+
+
+async def _ensure_project(settings: Settings, reader: Reader, writer: Writer, ids: Ids) -> str | None:
+    """Makes the default project at the first start; returns its admin key then."""
+    if await events.feed(reader, keys.DEFAULT_PROJECT) is None:
+        key = keys.new_admin_key(settings.data_dir, settings.admin_key)
+        await writer.submit(keys.found_project(key, ids))
+        return key
+    given = settings.admin_key
+    if given is not None and await credentials.by_hash(reader, sha256(given)) is None:
+        log.warning("admin_key_ignored", reason="the admin key was made at the first start")
+    return None
+
+
+async def _listen(settings: Settings, methods: Methods) -> tuple[grpc.aio.Server, str]:
+    server = grpc.aio.server(
+        options=[
+            ("grpc.so_reuseport", 0),
+            ("grpc.max_receive_message_length", MESSAGE_BYTES),
+            ("grpc.max_send_message_length", MESSAGE_BYTES),
+        ]
+    )
+    methods.register(server)
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    try:
+        port = server.add_insecure_port(f"{host}:{settings.grpc_port}")
+    except RuntimeError:
+        raise CannotStart(f"{host}:{settings.grpc_port} cannot be listened on: it is taken or not an address here") from None
+    await server.start()
+    return server, f"{host}:{port}"
+
+
+async def _drain(relay: RelayServicer, methods: Methods) -> None:
+    """Waits for calls in flight, then ends every stream."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + IN_FLIGHT_SECONDS
+    while relay.in_flight and loop.time() < deadline:
+        await asyncio.sleep(0.01)
+    methods.end_streams()
+
+
+def _as_server(methods: Methods) -> Any:
+    """Generated code takes anything that collects handlers as a server would."""
+    return methods

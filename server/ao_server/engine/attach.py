@@ -1,0 +1,88 @@
+"""An instance says hello: which agent it becomes, and which of the attempts it speaks of are still its own."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ao_server.engine import bodies, intake, states, transitions
+from ao_server.engine.ids import Ids
+from ao_server.engine.sessions import Attempt, InstanceKey
+from ao_server.errors import NotFound
+from ao_server.store import rows
+from ao_server.store.changes import Changes, Found, Key, Operation
+from ao_server.store.tasks import TaskSelections
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """The agent that was attached to; attempts that go on; attempts that are no longer the instance's."""
+
+    agent: rows.Agent
+    kept: dict[str, int]
+    superseded: list[Attempt]
+
+
+def register(new: intake.NewAgent, ids: Ids) -> Operation[str]:
+    """The id of the agent registered under a type and name, made if there is none. Two at once make one."""
+
+    def decide(found: Found, now: int) -> Changes[str]:
+        registered = found.get(rows.Registration, new.project_id, new.type, new.name)
+        if registered is not None:
+            return Changes(registered.agent_id)
+        changes = intake.agent_record(new, ids, now)
+        agent = changes.answer
+        return Changes(agent.id, rows=[*changes.rows, intake.registration(agent)])
+
+    return Operation(decide, keys=[Key(rows.Registration, (new.project_id, new.type, new.name))])
+
+
+def attach(key: InstanceKey, held: Mapping[str, int], selections: TaskSelections) -> Operation[Attached]:
+    """Reconciles what the instance says it holds with what the store says. NotFound when the agent does not exist.
+
+    What both know goes on. What only the store knows never reached the process, or was lost by it: back to the queue.
+    What only the process knows was given to somebody else, or has ended.
+    """
+
+    def decide(found: Found, now: int) -> Changes[Attached]:
+        agent = found.get(rows.Agent, key.project_id, key.agent_id)
+        if agent is None:
+            raise NotFound(f"there is no agent {key.agent_id}")
+        kept: dict[str, int] = {}
+        changes = connected(agent, now)
+        for (task,) in found.selected:
+            if task.status != "running" or task.instance_id != key.instance_id:
+                continue
+            if held.get(task.id) == task.attempt:
+                kept[task.id] = task.attempt
+            else:
+                changes.include([transitions.hand_back(task, now)])
+        superseded = [Attempt(*each) for each in held.items() if each[0] not in kept]
+        answer = Attached(changes.answer, kept, superseded)
+        return Changes(answer, changes.rows, changes.increments, changes.events)
+
+    return Operation(
+        decide,
+        keys=[Key(rows.Agent, (key.project_id, key.agent_id))],
+        selection=selections.held_by(*key),
+    )
+
+
+def connected(agent: rows.Agent, now: int) -> Changes[rows.Agent]:
+    """An instance of the agent is there."""
+    return _agent_moved(agent, states.agent_after(agent.status, "connect"), now)
+
+
+def disconnected(agent: rows.Agent, now: int) -> Changes[rows.Agent]:
+    """The last instance of the agent has gone."""
+    return _agent_moved(agent, states.agent_after(agent.status, "disconnect"), now)
+
+
+def _agent_moved(agent: rows.Agent, status: str, now: int) -> Changes[rows.Agent]:
+    after = rows.copy_of(agent)
+    after.last_seen_at = now
+    if status == agent.status:
+        return Changes(after, rows=[after])
+    after.status = status
+    after.updated_at = now
+    body = bodies.AgentBody(agent.id, agent.name, agent.type, status, agent.status)
+    event = bodies.event("agent_status_change", agent.project_id, body, now, agent_id=agent.id)
+    return Changes(after, rows=[after], events=[event])

@@ -1,0 +1,92 @@
+"""What events carry: JSON bodies written with the change, read by whoever watches.
+
+Decoding is tolerant: a field that an older build did not write has its default.
+"""
+
+from typing import Any
+
+import msgspec
+
+from ao_server.store import rows
+from ao_server.store.tasks import INLINE_RESULT_BYTES
+
+
+class TaskBody(msgspec.Struct, omit_defaults=True):
+    """The task after the change, with a result that is short enough for a list."""
+
+    task: rows.Task
+    result: str | None = None
+    result_omitted: bool = False
+
+
+class Line(msgspec.Struct):
+    """One log line."""
+
+    timestamp: int
+    level: str
+    message: str
+
+
+class LogBody(msgspec.Struct):
+    """A batch of log lines of one attempt."""
+
+    task_id: str
+    agent_id: str
+    attempt: int
+    lines: list[Line]
+
+
+class AgentBody(msgspec.Struct):
+    """An agent's change of status."""
+
+    agent_id: str
+    name: str
+    type: str
+    status: str
+    previous_status: str
+
+
+BODIES: dict[str, type[Any]] = {
+    "agent_status_change": AgentBody,
+    "task_log": LogBody,
+} | dict.fromkeys(
+    [
+        "task_created",
+        "task_started",
+        "task_progress",
+        "task_requeued",
+        "task_completed",
+        "task_failed",
+        "task_cancelled",
+    ],
+    TaskBody,
+)
+
+
+def task_event(type_: str, task: rows.Task, now: int, result: rows.Result | None = None) -> rows.Event:
+    """The event of a task's change."""
+    body = TaskBody(task)
+    if result is not None:
+        body.result_omitted = result.bytes > INLINE_RESULT_BYTES
+        body.result = None if body.result_omitted else result.result
+    return event(type_, task.project_id, body, now, agent_id=task.agent_id, task_id=task.id)
+
+
+def event(
+    type_: str, project_id: str, body: msgspec.Struct, now: int, *, agent_id: str | None, task_id: str | None = None
+) -> rows.Event:
+    """An event that has no position yet; the writer gives it one."""
+    return rows.Event(
+        project_id=project_id,
+        position=0,
+        type=type_,
+        timestamp=now,
+        agent_id=agent_id,
+        task_id=task_id,
+        body=msgspec.json.encode(body).decode(),
+    )
+
+
+def decode(event: rows.Event) -> Any:
+    """The body of an event."""
+    return msgspec.json.decode(event.body, type=BODIES[event.type])

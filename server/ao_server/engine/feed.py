@@ -1,0 +1,109 @@
+"""The event feed: what was committed, in order, to everyone who watches, from wherever they left off.
+
+The newest events stay in memory, shared by all watchers; each watcher is but a position. One that falls behind the
+shared part reads from the store at its own pace, so a slow watcher costs no memory and misses nothing.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Iterable, Sequence
+from itertools import islice
+from typing import Final
+
+from ao_server.errors import CursorRejected
+from ao_server.store import events, rows
+from ao_server.store.reader import Reader
+
+KEPT_EVENTS: Final = 20_000
+KEPT_BYTES: Final = 32 * 1024 * 1024
+READ_AT_ONCE: Final = 500
+
+
+class _Tail:
+    """The newest events of a project."""
+
+    def __init__(self, head: rows.Feed) -> None:
+        self.feed_id = head.feed_id
+        self.last = head.last
+        self.changed = asyncio.Event()
+        self._events: deque[rows.Event] = deque()
+        self._bytes = 0
+
+    def append(self, event: rows.Event) -> None:
+        self._events.append(event)
+        self._bytes += len(event.body)
+        self.last = event.position
+        while len(self._events) > KEPT_EVENTS or self._bytes > KEPT_BYTES:
+            self._bytes -= len(self._events.popleft().body)
+
+    def after(self, position: int, limit: int) -> list[rows.Event] | None:
+        """Events behind the position, None when some of them are no longer in memory."""
+        behind = self.last - position
+        if behind > len(self._events):
+            return None
+        start = len(self._events) - behind
+        return list(islice(self._events, start, start + limit))
+
+
+class Feed:
+    """All projects' feeds."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._tails: dict[str, _Tail] = {}
+
+    async def open(self) -> None:
+        """Reads where each feed stands."""
+        for head in await events.feeds(self._reader):
+            self._tails[head.project_id] = _Tail(head)
+
+    def publish(self, committed: Iterable[rows.Event]) -> None:
+        """Takes the events of a commit, in order, and wakes their watchers."""
+        touched: set[str] = set()
+        for event in committed:
+            self._tails[event.project_id].append(event)
+            touched.add(event.project_id)
+        for project_id in touched:
+            tail = self._tails[project_id]
+            tail.changed.set()
+            tail.changed = asyncio.Event()
+
+    def has(self, project_id: str) -> bool:
+        """Whether there is such a project."""
+        return project_id in self._tails
+
+    def head(self, project_id: str) -> int:
+        """The position of the last event."""
+        return self._tails[project_id].last
+
+    def cursor(self, project_id: str, position: int) -> str:
+        """A position as text; it fits this feed alone."""
+        return f"{self._tails[project_id].feed_id}{position:012x}"
+
+    async def position(self, project_id: str, cursor: str) -> int:
+        """The position that a cursor stands for. CursorRejected when one cannot resume from it."""
+        tail = self._tails[project_id]
+        text = cursor.removeprefix(tail.feed_id)
+        if text == cursor or len(text) != 12 or not set(text) <= set("0123456789abcdef"):
+            raise CursorRejected("not a cursor of this feed", code="cursor_invalid")
+        position = int(text, 16)
+        if position > tail.last:
+            raise CursorRejected("the cursor is ahead of the feed", code="cursor_ahead")
+        head = await events.feed(self._reader, project_id)
+        if head is not None and position < head.pruned:
+            raise CursorRejected("events behind the cursor were pruned", code="cursor_expired")
+        return position
+
+    async def watch(self, project_id: str, position: int) -> AsyncIterator[Sequence[rows.Event]]:
+        """Yields the events behind the position in order, then each batch as it is committed, without end."""
+        tail = self._tails[project_id]
+        while True:
+            changed = tail.changed
+            batch = tail.after(position, READ_AT_ONCE)
+            if batch is None:
+                batch = await events.after(self._reader, project_id, position, READ_AT_ONCE)
+            if batch:
+                position = batch[-1].position
+                yield batch
+            else:
+                await changed.wait()

@@ -1,0 +1,64 @@
+"""What happens to the work of an instance that is gone: it said goodbye, or its lease ran out."""
+
+from collections.abc import Callable, Collection
+
+from ao_server.engine import attach, transitions
+from ao_server.engine.sessions import AgentKey, InstanceKey
+from ao_server.store import rows
+from ao_server.store.changes import Changes, Found, Key, Operation
+from ao_server.store.tasks import TaskSelections
+
+
+def lose(key: InstanceKey, selections: TaskSelections) -> Operation[int]:
+    """Its lease ran out: everything it holds goes back, and counts as delivered. Answers how many tasks that were."""
+    return _let_go(key, selections, transitions.lose)
+
+
+def say_goodbye(key: InstanceKey, selections: TaskSelections) -> Operation[int]:
+    """It left in good order: whatever the store still counts as its own goes back, uncounted."""
+    return _let_go(key, selections, transitions.hand_back)
+
+
+def give_back(key: InstanceKey, task_ids: Collection[str]) -> Operation[None]:
+    """Assignments that never reached the process go back, uncounted."""
+
+    def decide(found: Found, now: int) -> Changes[None]:
+        changes: Changes[None] = Changes(None)
+        for task_id in task_ids:
+            task = found.get(rows.Task, key.project_id, task_id)
+            if task is not None and _holds(key, task):
+                changes.include([transitions.hand_back(task, now)])
+        return changes
+
+    return Operation(decide, keys=[Key(rows.Task, (key.project_id, task_id)) for task_id in sorted(task_ids)])
+
+
+def settle_agent_status(agent: AgentKey, is_present: Callable[[AgentKey], bool]) -> Operation[None]:
+    """Makes the agent's status say whether any of its processes is present, as of the moment of the write."""
+
+    def decide(found: Found, now: int) -> Changes[None]:
+        row = found.get(rows.Agent, *agent)
+        if row is None or is_present(agent):
+            return Changes(None)
+        moved = attach.disconnected(row, now)
+        return Changes(None, moved.rows, moved.increments, moved.events)
+
+    return Operation(decide, keys=[Key(rows.Agent, tuple(agent))])
+
+
+def _let_go(
+    key: InstanceKey, selections: TaskSelections, transition: Callable[[rows.Task, int], Changes[rows.Task]]
+) -> Operation[int]:
+    def decide(found: Found, now: int) -> Changes[int]:
+        changes = Changes(0)
+        for (task,) in found.selected:
+            if _holds(key, task):
+                changes.include([transition(task, now)])
+                changes.answer += 1
+        return changes
+
+    return Operation(decide, selection=selections.held_by(*key))
+
+
+def _holds(key: InstanceKey, task: rows.Task) -> bool:
+    return task.status == "running" and (task.agent_id, task.instance_id) == (key.agent_id, key.instance_id)

@@ -1,0 +1,180 @@
+"""What instances report of their attempts. Every report is fenced: it counts only from the holder of the current attempt.
+
+A report that does not count changes nothing and leaves no trace; for an outcome the instance is told so.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ao_server.engine import bodies, transitions
+from ao_server.engine.sessions import Attempt, InstanceKey
+from ao_server.engine.states import FINAL
+from ao_server.engine.transitions import Failure
+from ao_server.store import rows
+from ao_server.store.changes import Changes, Found, Key, Operation
+
+MAX_LOG_LINES = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class ProgressReport:
+    """`percent` from 0 to 100."""
+
+    attempt: Attempt
+    percent: float
+    message: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class LogReport:
+    """One line. `age` in microseconds before now."""
+
+    attempt: Attempt
+    level: str
+    message: str
+    age: int
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """The text of a JSON object."""
+
+    result: str
+
+
+@dataclass(frozen=True, slots=True)
+class CancelledByAgent:
+    """The function ended because it was told to."""
+
+
+@dataclass(frozen=True, slots=True)
+class HandedBack:
+    """Not run to the end, through no fault of the task."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an attempt ended."""
+
+    attempt: Attempt
+    ending: Completed | Failure | CancelledByAgent | HandedBack
+
+
+Settlements = list[tuple[Attempt, bool]]
+
+
+def progress(key: InstanceKey, reports: Sequence[ProgressReport]) -> Operation[None]:
+    """Takes the last report of each attempt in the batch."""
+    last = {report.attempt: report for report in reports}
+
+    def decide(found: Found, now: int) -> Changes[None]:
+        changes: Changes[None] = Changes(None)
+        for report in last.values():
+            task = _current(found, key, report.attempt)
+            if task is not None:
+                changes.include([transitions.progress(task, report.percent, report.message, now)])
+        return changes
+
+    return Operation(decide, keys=_task_keys(key, list(last)))
+
+
+def log(key: InstanceKey, reports: Sequence[LogReport]) -> Operation[None]:
+    """Adds log lines, one event per attempt; lines beyond the limit of a task are dropped."""
+    by_attempt: dict[Attempt, list[LogReport]] = {}
+    for report in reports:
+        by_attempt.setdefault(report.attempt, []).append(report)
+
+    def decide(found: Found, now: int) -> Changes[None]:
+        changes: Changes[None] = Changes(None)
+        for attempt, lines in by_attempt.items():
+            task = _current(found, key, attempt)
+            if task is not None:
+                changes.include([_logged(task, lines[: MAX_LOG_LINES - task.log_lines], now)])
+        return changes
+
+    return Operation(decide, keys=_task_keys(key, list(by_attempt)))
+
+
+def settle(key: InstanceKey, outcomes: Sequence[Outcome]) -> Operation[Settlements]:
+    """Counts outcomes, and says for each whether it counted. One that was settled before is settled again."""
+
+    def decide(found: Found, now: int) -> Changes[Settlements]:
+        changes: Changes[Settlements] = Changes([])
+        seen: set[str] = set()
+        for outcome in outcomes:
+            attempt = outcome.attempt
+            task = None if attempt.task_id in seen else _current(found, key, attempt)
+            if task is None:
+                changes.answer.append((attempt, _was_settled(found, key, attempt)))
+                continue
+            seen.add(attempt.task_id)
+            changes.include([_ended(task, outcome.ending, now)])
+            changes.answer.append((attempt, True))
+        return changes
+
+    return Operation(decide, keys=_task_keys(key, [outcome.attempt for outcome in outcomes]))
+
+
+def _ended(
+    task: rows.Task, ending: Completed | Failure | CancelledByAgent | HandedBack, now: int
+) -> Changes[rows.Task]:
+    match ending:
+        case Completed(result):
+            return transitions.complete(task, result, now)
+        case Failure():
+            return transitions.fail(task, ending, now)
+        case CancelledByAgent():
+            return transitions.cancel(task, Failure("cancelled", "cancelled by the agent"), now)
+        case HandedBack():
+            return transitions.hand_back(task, now)
+
+
+def _logged(task: rows.Task, reports: Sequence[LogReport], now: int) -> Changes[None]:
+    if not reports:
+        return Changes(None)
+    after = rows.copy_of(task)
+    after.log_lines += len(reports)
+    lines = [
+        rows.LogLine(
+            project_id=task.project_id,
+            task_id=task.id,
+            number=number,
+            attempt=task.attempt,
+            timestamp=now - report.age,
+            level=report.level,
+            message=report.message,
+        )
+        for number, report in enumerate(reports, task.log_lines + 1)
+    ]
+    body = bodies.LogBody(
+        task.id,
+        task.agent_id,
+        task.attempt,
+        [bodies.Line(line.timestamp, line.level, line.message) for line in lines],
+    )
+    event = bodies.event("task_log", task.project_id, body, now, agent_id=task.agent_id, task_id=task.id)
+    return Changes(None, rows=[after, *lines], events=[event])
+
+
+def _current(found: Found, key: InstanceKey, attempt: Attempt) -> rows.Task | None:
+    """The task, if this instance holds this attempt of it and the attempt is the current one: the fence."""
+    task = found.get(rows.Task, key.project_id, attempt.task_id)
+    if task is None or task.status != "running":
+        return None
+    is_holder = task.agent_id == key.agent_id and task.instance_id == key.instance_id
+    return task if is_holder and task.attempt == attempt.number else None
+
+
+def _was_settled(found: Found, key: InstanceKey, attempt: Attempt) -> bool:
+    """Whether this very attempt ended the task: its outcome was counted, and only the answer got lost."""
+    task = found.get(rows.Task, key.project_id, attempt.task_id)
+    return (
+        task is not None
+        and task.status in FINAL
+        and task.error_code != "lost"
+        and (task.agent_id, task.instance_id, task.attempt) == (key.agent_id, key.instance_id, attempt.number)
+    )
+
+
+def _task_keys(key: InstanceKey, attempts: Sequence[Attempt]) -> list[Key]:
+    return [Key(rows.Task, (key.project_id, attempt.task_id)) for attempt in attempts]

@@ -1,0 +1,83 @@
+"""What a write is: rows to load, a pure decision over them, and the changes it asks for."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+
+from ao_server.store.rows import Event
+
+Answer = TypeVar("Answer")
+RowType = TypeVar("RowType")
+
+
+class Key(NamedTuple):
+    """A row by its primary key, in the order of the table's key columns."""
+
+    row: type[Any]
+    values: tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """A named query. It yields one tuple per match, of one row for each type in `rows`; `parameters` are positional.
+
+    It sees what the batch has flushed before it, so a decision checks the state of the rows it is given.
+    """
+
+    sql: str
+    parameters: Sequence[Any]
+    rows: tuple[type[Any], ...]
+
+
+class Found(Protocol):
+    """What a decision sees: the rows asked for, as the decisions before it in the same transaction left them."""
+
+    selected: Sequence[tuple[Any, ...]]
+
+    def get(self, row: type[RowType], *key: str | int) -> RowType | None:
+        """The row with this key, or None. The key must have been asked for."""
+        ...
+
+
+@dataclass(slots=True)
+class Changes(Generic[Answer]):
+    """What a decision asks for; nothing of it happens unless all of it commits."""
+
+    answer: Answer
+    # New and changed rows; which of the two is known from whether the key was found.
+    rows: list[Any] = field(default_factory=list[Any])
+    # Rows whose values are added to what the store holds under the same key.
+    increments: list[Any] = field(default_factory=list[Any])
+    # Positions are given by the writer, in commit order.
+    events: list[Event] = field(default_factory=list[Event])
+
+    def include(self, others: Iterable["Changes[Any]"]) -> None:
+        """Takes in what other decisions of the same operation ask for."""
+        for other in others:
+            self.rows += other.rows
+            self.increments += other.increments
+            self.events += other.events
+
+
+@dataclass(frozen=True, slots=True)
+class Operation(Generic[Answer]):
+    """A write. `decide(found, now)` is pure and may raise a Problem, which fails this operation alone.
+
+    It may run more than once: a transaction that could not commit is decided anew.
+    """
+
+    decide: Callable[[Found, int], Changes[Answer]]
+    keys: Sequence[Key] = ()
+    selection: Selection | None = None
+    # Runs in the writer's thread between this commit and the next transaction: for memory that must agree with the store.
+    committed: Callable[[Answer], None] | None = None
+    # Runs in the event loop after the commit: for an operation that nobody awaits.
+    delivered: Callable[[Answer], None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One row before and after a transaction; `before` is None for a new row."""
+
+    before: Any
+    after: Any

@@ -1,0 +1,125 @@
+"""The database behind the store, SQLite or PostgreSQL: connections, and the few differences between the two.
+
+SQLite: one connection writes and checkpoints, readers are opened read-only, WAL with `synchronous=FULL`, so that a commit
+that was answered survives a power cut. PostgreSQL: its defaults give the same.
+"""
+
+import json
+import os
+import shutil
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import sqlalchemy
+from sqlalchemy import Connection, Dialect, Engine, create_engine, event
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import QueuePool
+
+from ao_server.errors import CannotStart
+
+READERS = 4
+# How long the writer waits for somebody else's write transaction before it says that the store is away.
+LOCK_WAIT_SECONDS = 5.0
+# Two servers on one PostgreSQL database would each believe that they alone hold the leases.
+_ADVISORY_LOCK = 0x616F_7365_7276
+
+
+class Database:
+    """Engines for the one writer and for the readers of one database."""
+
+    def __init__(self, url: str) -> None:
+        """`url`: `sqlite:///PATH` or `postgresql://...`. ValueError when it is neither."""
+        parsed = sqlalchemy.make_url(url)
+        backend = parsed.get_backend_name()
+        if backend == "sqlite":
+            if not parsed.database:
+                raise ValueError("an SQLite URL needs a file: sqlite:///path/to/ao.db")
+            self.path: Path | None = Path(parsed.database).absolute()
+            self.writing, self.reading = _sqlite_engines(self.path)
+        elif backend == "postgresql":
+            self.path = None
+            psycopg_url = parsed.set(drivername="postgresql+psycopg")
+            self.writing = create_engine(psycopg_url, pool_size=1, max_overflow=1, paramstyle="format")
+            self.reading = create_async_engine(psycopg_url, pool_size=READERS, pool_pre_ping=True, max_overflow=0)
+        else:
+            raise ValueError(f"{backend} is not supported: use sqlite:///PATH or postgresql://...")
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether the store is an embedded file."""
+        return self.path is not None
+
+    @property
+    def dialect(self) -> Dialect:
+        """The dialect that hot statements are compiled for."""
+        return self.writing.dialect
+
+    def connect_writer(self) -> Connection:
+        """The connection of the one writer. CannotStart when another server holds this database."""
+        connection = self.writing.connect()
+        if not self.is_sqlite:
+            held = connection.exec_driver_sql("SELECT pg_try_advisory_lock(%s)", (_ADVISORY_LOCK,)).scalar_one()
+            connection.commit()
+            if not held:
+                connection.close()
+                raise CannotStart("another server uses this database")
+        return connection
+
+    def list_parameter(self, values: Sequence[Any]) -> Any:
+        """A list as one parameter of a hot statement."""
+        return json.dumps(values) if self.is_sqlite else list(values)
+
+    def disk_usage(self, data_dir: Path) -> float:
+        """Percent of the disk that holds the data."""
+        usage = shutil.disk_usage(self.path.parent if self.path else data_dir)
+        return 100.0 * usage.used / usage.total
+
+    async def close(self) -> None:
+        """Closes every connection; aiosqlite's threads end with theirs."""
+        await self.reading.dispose()
+        self.writing.dispose()
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether the database could not be used just now (locked, full, not reachable), as against a fault of ours."""
+    return isinstance(error, OperationalError) or (isinstance(error, DBAPIError) and error.connection_invalidated)
+
+
+def is_serialization_failure(error: BaseException) -> bool:
+    """Whether PostgreSQL gave up a transaction that will work when repeated (serialization failure, deadlock)."""
+    original = getattr(error, "orig", None)
+    return getattr(original, "sqlstate", None) in {"40001", "40P01"}
+
+
+def _sqlite_engines(path: Path) -> tuple[Engine, AsyncEngine]:
+    writing = create_engine(
+        "sqlite://",
+        creator=lambda: _open_sqlite(path),
+        poolclass=QueuePool,
+        pool_size=1,
+        max_overflow=0,
+        pool_reset_on_return=None,
+    )
+
+    @event.listens_for(writing, "begin")
+    def take_the_write_lock(connection: Connection) -> None:  # pyright: ignore[reportUnusedFunction] - registered
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    reading = create_async_engine(
+        f"sqlite+aiosqlite:///file:{quote(str(path))}?mode=ro&uri=true", pool_size=READERS, max_overflow=0
+    )
+    return writing, reading
+
+
+def _open_sqlite(path: Path) -> Any:
+    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    connection = sqlite3.connect(path, timeout=LOCK_WAIT_SECONDS, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA auto_vacuum=INCREMENTAL")  # takes effect only before the first table
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("PRAGMA foreign_keys=ON")
+    return connection

@@ -1,0 +1,1 @@
+"""The schema's history. A revision is written once and never edited after a release."""

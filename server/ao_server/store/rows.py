@@ -1,0 +1,78 @@
+"""Rows as the code handles them: one light struct per table, made from the table so that no field is listed twice.
+
+A SQLModel instance costs 17 microseconds, a struct well under one, and every task passes here several times. To the type
+checker each row *is* its table class, with the same fields; at run time it is a `msgspec.Struct` of the same fields and
+defaults. A row that came from the store is never changed in place: `copy_of(row)` gives one to change.
+"""
+
+import copy
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+from sqlalchemy import Table
+from sqlmodel import SQLModel
+
+from ao_server.store import tables
+
+RowType = TypeVar("RowType")
+
+TABLES: dict[type[Any], Table] = {}
+
+
+def _row(model: type[SQLModel]) -> type[msgspec.Struct]:
+    fields: list[Any] = []
+    for name, field in model.model_fields.items():
+        annotated: tuple[Any, ...] = (name, field.annotation)
+        fields.append(annotated if field.is_required() else (*annotated, field.default))
+    row = msgspec.defstruct(model.__name__, fields, kw_only=True, namespace={"__doc__": model.__doc__})
+    TABLES[row] = SQLModel.metadata.tables[str(model.__tablename__)]
+    return row
+
+
+def copy_of(row: RowType) -> RowType:
+    """A copy to change; the original stays as the writer knows it."""
+    return copy.copy(row)
+
+
+if TYPE_CHECKING:
+    from ao_server.store.tables import (
+        Agent,
+        Credential,
+        Event,
+        Feed,
+        LogLine,
+        Payload,
+        Registration,
+        Result,
+        Rollup,
+        Task,
+        TaskCount,
+    )
+else:
+    Agent = _row(tables.Agent)
+    Credential = _row(tables.Credential)
+    Event = _row(tables.Event)
+    Feed = _row(tables.Feed)
+    LogLine = _row(tables.LogLine)
+    Payload = _row(tables.Payload)
+    Registration = _row(tables.Registration)
+    Result = _row(tables.Result)
+    Rollup = _row(tables.Rollup)
+    Task = _row(tables.Task)
+    TaskCount = _row(tables.TaskCount)
+
+__all__ = [
+    "TABLES",
+    "Agent",
+    "Credential",
+    "Event",
+    "Feed",
+    "LogLine",
+    "Payload",
+    "Registration",
+    "Result",
+    "Rollup",
+    "Task",
+    "TaskCount",
+    "copy_of",
+]

@@ -1,0 +1,205 @@
+"""Every table, once: columns, keys, constraints and indexes. Rows and statements are made from these.
+
+Times are integer microseconds since 1970 in UTC, durations integer microseconds. `project_id` leads every key and index.
+A column with `info={"fixed": True}` never changes after the insert and is left out of updates, so that SQLite does not
+touch the indexes it stands in.
+"""
+
+from typing import Any, ClassVar
+
+from sqlalchemy import BigInteger, CheckConstraint, Column, Float, Index, Integer, String, Text
+from sqlmodel import Field, SQLModel
+
+TASK_STATUSES = ("pending", "running", "completed", "failed", "cancelled")
+AGENT_STATUSES = ("initializing", "active", "inactive", "error")
+
+
+def _one_of(column: str, values: tuple[str, ...]) -> CheckConstraint:
+    listed = ", ".join(f"'{value}'" for value in values)
+    return CheckConstraint(f"{column} IN ({listed})", name=f"{column}_known")
+
+
+def _key(*, type_: Any = String) -> Any:
+    return Column(type_, primary_key=True, nullable=False, info={"fixed": True}, autoincrement=False)
+
+
+def _fixed(type_: Any, *, nullable: bool = False) -> Any:
+    return Column(type_, nullable=nullable, info={"fixed": True})
+
+
+def _changing(type_: Any, *, nullable: bool = False) -> Any:
+    return Column(type_, nullable=nullable)
+
+
+class Credential(SQLModel, table=True):
+    """A secret that was given out, known only by its SHA-256."""
+
+    __tablename__: ClassVar[Any] = "credentials"
+
+    project_id: str = Field(sa_column=_key())
+    id: str = Field(sa_column=_key())
+    name: str = Field(sa_column=_fixed(Text))
+    sha256: str = Field(sa_column=Column(String, nullable=False, unique=True, info={"fixed": True}))
+    created_at: int = Field(sa_column=_fixed(BigInteger))
+
+
+class Agent(SQLModel, table=True):
+    """An agent as registered; what its processes do is kept in memory."""
+
+    __tablename__: ClassVar[Any] = "agents"
+    __table_args__: ClassVar[Any] = (
+        _one_of("status", AGENT_STATUSES),
+        Index("agents_by_type", "project_id", "type", "id"),
+        Index("agents_by_status", "project_id", "status", "id"),
+    )
+
+    project_id: str = Field(sa_column=_key())
+    id: str = Field(sa_column=_key())
+    name: str = Field(sa_column=_changing(Text))
+    type: str = Field(sa_column=_fixed(String))
+    status: str = Field(sa_column=_changing(String))
+    configuration: str = Field(sa_column=_changing(Text))
+    environment: str | None = Field(default=None, sa_column=_changing(Text, nullable=True))
+    created_at: int = Field(sa_column=_fixed(BigInteger))
+    updated_at: int = Field(sa_column=_changing(BigInteger))
+    last_seen_at: int | None = Field(default=None, sa_column=_changing(BigInteger, nullable=True))
+
+
+class Registration(SQLModel, table=True):
+    """Which agent a process becomes that says hello with this type and name. Made once, never changed."""
+
+    __tablename__: ClassVar[Any] = "registrations"
+
+    project_id: str = Field(sa_column=_key())
+    type: str = Field(sa_column=_key())
+    name: str = Field(sa_column=_key())
+    agent_id: str = Field(sa_column=_fixed(String))
+
+
+class Task(SQLModel, table=True):
+    """A task. Its payload and result stand in tables of their own, so that a change of state stays small."""
+
+    __tablename__: ClassVar[Any] = "tasks"
+    __table_args__: ClassVar[Any] = (
+        _one_of("status", TASK_STATUSES),
+        CheckConstraint("status <> 'running' OR instance_id IS NOT NULL", name="running_is_held"),
+        CheckConstraint(
+            "(status IN ('completed', 'failed', 'cancelled')) = (completed_at IS NOT NULL)", name="final_is_completed"
+        ),
+        # Serves the queue of an agent (pending, by priority, then age) as well as lists by agent.
+        Index("tasks_by_agent", "project_id", "agent_id", "status", "priority", "id"),
+        Index("tasks_by_status", "project_id", "status", "priority", "id"),
+    )
+
+    project_id: str = Field(sa_column=_key())
+    id: str = Field(sa_column=_key())
+    agent_id: str = Field(sa_column=_fixed(String))
+    type: str = Field(sa_column=_fixed(String))
+    # 0 critical, 1 high, 2 medium, 3 low: ascending order is the order of dispatch.
+    priority: int = Field(sa_column=_fixed(Integer))
+    created_at: int = Field(sa_column=_fixed(BigInteger))
+    status: str = Field(sa_column=_changing(String))
+    # The fencing token: counts up with each claim.
+    attempt: int = Field(default=0, sa_column=_changing(Integer))
+    # Claims that count towards the limit of lost leases; a hand-back takes its claim off again.
+    deliveries: int = Field(default=0, sa_column=_changing(Integer))
+    # The process that holds the running attempt, or held the last one.
+    instance_id: str | None = Field(default=None, sa_column=_changing(String, nullable=True))
+    progress: float = Field(default=0.0, sa_column=_changing(Float))
+    progress_message: str | None = Field(default=None, sa_column=_changing(Text, nullable=True))
+    estimated_completion: int | None = Field(default=None, sa_column=_changing(BigInteger, nullable=True))
+    log_lines: int = Field(default=0, sa_column=_changing(Integer))
+    started_at: int | None = Field(default=None, sa_column=_changing(BigInteger, nullable=True))
+    completed_at: int | None = Field(default=None, sa_column=_changing(BigInteger, nullable=True))
+    error_code: str | None = Field(default=None, sa_column=_changing(String, nullable=True))
+    error_message: str | None = Field(default=None, sa_column=_changing(Text, nullable=True))
+
+
+class Payload(SQLModel, table=True):
+    """The JSON text that a task was created with, verbatim."""
+
+    __tablename__: ClassVar[Any] = "payloads"
+
+    project_id: str = Field(sa_column=_key())
+    task_id: str = Field(sa_column=_key())
+    payload: str = Field(sa_column=_fixed(Text))
+
+
+class Result(SQLModel, table=True):
+    """The JSON text that the counted attempt of a task returned, verbatim, and its length in bytes."""
+
+    __tablename__: ClassVar[Any] = "results"
+
+    project_id: str = Field(sa_column=_key())
+    task_id: str = Field(sa_column=_key())
+    bytes: int = Field(sa_column=_fixed(Integer))
+    result: str = Field(sa_column=_fixed(Text))
+
+
+class LogLine(SQLModel, table=True):
+    """One line that an attempt logged; `number` counts from 1 within the task."""
+
+    __tablename__: ClassVar[Any] = "log_lines"
+
+    project_id: str = Field(sa_column=_key())
+    task_id: str = Field(sa_column=_key())
+    number: int = Field(sa_column=_key(type_=Integer))
+    attempt: int = Field(sa_column=_fixed(Integer))
+    timestamp: int = Field(sa_column=_fixed(BigInteger))
+    level: str = Field(sa_column=_fixed(String))
+    message: str = Field(sa_column=_fixed(Text))
+
+
+class Feed(SQLModel, table=True):
+    """The head of a project's event feed. Its row is locked last in each transaction, which numbers the events gaplessly
+    and in commit order. `feed_id` is random: a cursor of another project or another database does not fit.
+    """
+
+    __tablename__: ClassVar[Any] = "feeds"
+
+    project_id: str = Field(sa_column=_key())
+    feed_id: str = Field(sa_column=_fixed(String))
+    last: int = Field(default=0, sa_column=_changing(BigInteger))
+    # Events up to this one were pruned.
+    pruned: int = Field(default=0, sa_column=_changing(BigInteger))
+
+
+class Event(SQLModel, table=True):
+    """One change, written in the transaction that made it. `body` is the JSON of the row after the change."""
+
+    __tablename__: ClassVar[Any] = "events"
+
+    project_id: str = Field(sa_column=_key())
+    position: int = Field(sa_column=_key(type_=BigInteger))
+    type: str = Field(sa_column=_fixed(String))
+    timestamp: int = Field(sa_column=_fixed(BigInteger))
+    agent_id: str | None = Field(default=None, sa_column=_fixed(String, nullable=True))
+    task_id: str | None = Field(default=None, sa_column=_fixed(String, nullable=True))
+    body: str = Field(sa_column=_fixed(Text))
+
+
+class TaskCount(SQLModel, table=True):
+    """How many tasks stand where, kept in the transactions that move them: totals of lists never scan."""
+
+    __tablename__: ClassVar[Any] = "task_counts"
+
+    project_id: str = Field(sa_column=_key())
+    agent_id: str = Field(sa_column=_key())
+    type: str = Field(sa_column=_key())
+    priority: int = Field(sa_column=_key(type_=Integer))
+    status: str = Field(sa_column=_key())
+    tasks: int = Field(default=0, sa_column=_changing(BigInteger))
+    # Of completed tasks, start to completion, summed.
+    duration: int = Field(default=0, sa_column=_changing(BigInteger))
+
+
+class Rollup(SQLModel, table=True):
+    """What finished within one minute (`minute`: minutes since 1970)."""
+
+    __tablename__: ClassVar[Any] = "rollups"
+
+    project_id: str = Field(sa_column=_key())
+    minute: int = Field(sa_column=_key(type_=BigInteger))
+    completed: int = Field(default=0, sa_column=_changing(BigInteger))
+    failed: int = Field(default=0, sa_column=_changing(BigInteger))
+    duration: int = Field(default=0, sa_column=_changing(BigInteger))
