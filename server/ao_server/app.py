@@ -4,9 +4,8 @@ import asyncio
 import errno
 import fcntl
 import signal
-import sqlite3
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -65,7 +64,10 @@ class Server:
 
 
 async def run(settings: Settings, ready: Callable[[Server], None]) -> None:
-    """Serves until SIGTERM or SIGINT. `ready` is told once requests succeed. CannotStart for what the operator can mend."""
+    """Serves until SIGTERM or SIGINT. `ready` is told once requests succeed.
+
+    CannotStart for what only the operator can mend.
+    """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -78,7 +80,7 @@ async def run(settings: Settings, ready: Callable[[Server], None]) -> None:
 
 
 @asynccontextmanager
-async def serving(settings: Settings, stop: asyncio.Event) -> AsyncIterator[Server]:
+async def serving(settings: Settings, stop: asyncio.Event) -> AsyncGenerator[Server, None]:
     """A server for as long as the context lasts. It sets `stop`, and `Server.stopped`, when it cannot go on."""
     async with AsyncExitStack() as stack:
         stack.enter_context(_locked(settings.data_dir))
@@ -132,7 +134,9 @@ async def serving(settings: Settings, stop: asyncio.Event) -> AsyncIterator[Serv
 
         server, address = await _listen(settings, methods)
         sweep = asyncio.create_task(fleet.sweep(were_active))
-        sweep.add_done_callback(lambda task: None if task.cancelled() else die(task.exception() or RuntimeError("ended")))
+        sweep.add_done_callback(
+            lambda task: None if task.cancelled() else die(task.exception() or RuntimeError("ended"))
+        )
         try:
             yield Server(address, new_admin_key, died)
         finally:
@@ -149,7 +153,7 @@ def _stop_or_die(stop: asyncio.Event) -> None:
 
 
 @contextmanager
-def _locked(data_dir: Path) -> Any:
+def _locked(data_dir: Path) -> Generator[None, None, None]:
     """The data folder, for this process alone."""
     try:
         data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -175,8 +179,9 @@ def _database(settings: Settings) -> Database:
 
 def _open(database: Database) -> Connection:
     """The writer's connection on a current schema."""
-    if database.is_sqlite and sqlite_library.has_wal_reset_race(sqlite3.sqlite_version_info):
-        log.warning("old_sqlite", version=sqlite3.sqlite_version, advice="3.51.3 or later closes a rare race")
+    version = sqlite_library.version()
+    if database.is_sqlite and sqlite_library.has_wal_reset_race(version):
+        log.warning("old_sqlite", version=version, advice="3.51.3 or later closes a rare race")
     try:
         connection = database.connect_writer()
         schema.prepare(connection, database.path)
@@ -215,17 +220,18 @@ async def _listen(settings: Settings, methods: Methods) -> tuple[grpc.aio.Server
     try:
         port = server.add_insecure_port(f"{host}:{settings.grpc_port}")
     except RuntimeError:
-        raise CannotStart(f"{host}:{settings.grpc_port} cannot be listened on: it is taken or not an address here") from None
+        raise CannotStart(
+            f"{host}:{settings.grpc_port} cannot be listened on: it is taken or not an address here"
+        ) from None
     await server.start()
     return server, f"{host}:{port}"
 
 
 async def _drain(relay: RelayServicer, methods: Methods) -> None:
     """Waits for calls in flight, then ends every stream."""
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + IN_FLIGHT_SECONDS
-    while relay.in_flight and loop.time() < deadline:
-        await asyncio.sleep(0.01)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(IN_FLIGHT_SECONDS):
+            await relay.idle()
     methods.end_streams()
 
 

@@ -9,7 +9,9 @@ import structlog
 def configure(level: str) -> None:
     """Sets up structlog, and sends what libraries log the same way."""
     number = logging.getLevelNamesMapping()[level.upper()]
-    logging.basicConfig(stream=sys.stderr, level=max(number, logging.WARNING), format="%(levelname)s %(name)s %(message)s")
+    logging.basicConfig(
+        stream=sys.stderr, level=max(number, logging.WARNING), format="%(levelname)s %(name)s %(message)s"
+    )
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(number),
         processors=[

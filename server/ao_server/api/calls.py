@@ -1,7 +1,7 @@
 """One call: who makes it, under which id, and how long it may take. Methods read it here, whichever way it came in."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ def current() -> Call:
 
 
 @asynccontextmanager
-async def within(call: Call) -> AsyncIterator[None]:
+async def within(call: Call) -> AsyncGenerator[None, None]:
     """Runs a unary call; DeadlineExceeded when its time is over."""
     token = _current.set(call)
     try:

@@ -41,7 +41,9 @@ def enum_name(enum: Any, number: int) -> str:
     return name.removeprefix(_prefix(enum.DESCRIPTOR)).lower()
 
 
-def agent(row: rows.Agent, totals: AgentTotals, instances: Sequence[Instance], monotonic: float, lease: float) -> agents_pb2.Agent:
+def agent(
+    row: rows.Agent, totals: AgentTotals, instances: Sequence[Instance], monotonic: float, lease: float
+) -> agents_pb2.Agent:
     """An agent with its metrics and the health of its processes."""
     message = fill(agents_pb2.Agent(), row)
     loads = [instance.session.load for instance in instances if instance.session is not None]
@@ -129,7 +131,7 @@ def _with_result(message: tasks_pb2.Task, result: str | None, omitted: bool) -> 
 
 def _health(
     row: rows.Agent, instances: Sequence[Instance], connected: bool, monotonic: float, lease: float
-) -> agents_pb2.HealthStatus:
+) -> agents_pb2.HealthStatus.ValueType:
     if row.status == "initializing":
         return agents_pb2.HEALTH_STATUS_UNKNOWN
     if row.status == "error":
@@ -173,5 +175,3 @@ def _numbers(enum: Any) -> dict[str, int]:
 def _prefix(enum: Any) -> str:
     first: str = enum.values[0].name
     return first.removesuffix("UNSPECIFIED")
-
-

@@ -55,7 +55,9 @@ class Methods:
             wrapped = {name: self._over_grpc(f"/{service}/{name}", handler) for name, handler in handlers.items()}
             server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, wrapped),))
 
-    async def relayed(self, method: str, message: bytes, metadata: Metadata, timeout: float) -> bytes | status_pb2.Status:
+    async def relayed(
+        self, method: str, message: bytes, metadata: Metadata, timeout: float
+    ) -> bytes | status_pb2.Status:
         """Runs one unary method for a gateway; the serialized response, or the status of its failure."""
         handler = self._handlers.get(method)
         if handler is None or handler.unary_unary is None:
@@ -79,7 +81,12 @@ class Methods:
         return len(self._streams)
 
     async def _unary(
-        self, method: str, behavior: Callable[..., Awaitable[Message]], request: Message, metadata: Metadata, timeout: float
+        self,
+        method: str,
+        behavior: Callable[..., Awaitable[Message]],
+        request: Message,
+        metadata: Metadata,
+        timeout: float,
     ) -> Message:
         async with calls.within(await self._admit(method, metadata, timeout)):
             validate(request)

@@ -72,11 +72,13 @@ class MonitoringServicer(monitoring_pb2_grpc.MonitoringServiceServicer):
     async def _add_figures(self, response: monitoring_pb2.GetHealthResponse) -> None:
         project_id = calls.current().project_id
         minute = self._clock.now() // MICROSECONDS_A_MINUTE
-        pending = await counts.tasks(self._reader, project_id, status="pending")
-        response.services.message_queue.pending_messages = pending
-        response.metrics.running_tasks = await counts.tasks(self._reader, project_id, status="running")
-        response.metrics.completed_tasks_today = await counts.completed_today(self._reader, project_id, minute)
-        response.metrics.active_agents = await agents.count_active(self._reader, project_id)
+        metrics = response.metrics
+        async with self._reader.connect() as connection:
+            pending = await counts.tasks(connection, project_id, status="pending")
+            response.services.message_queue.pending_messages = pending
+            metrics.running_tasks = await counts.tasks(connection, project_id, status="running")
+            metrics.completed_tasks_today = await counts.completed_today(connection, project_id, minute)
+            metrics.active_agents = await agents.count_active(connection, project_id)
 
     def _add_machine(self, metrics: monitoring_pb2.SystemMetrics) -> None:
         metrics.system_load = round(os.getloadavg()[0] / (os.cpu_count() or 1), 2)

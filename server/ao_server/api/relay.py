@@ -22,11 +22,12 @@ class RelayServicer(relay_pb2_grpc.RelayServiceServicer):
     def __init__(self, methods: Methods) -> None:
         self._methods = methods
         self._in_flight = 0
+        self._is_idle = asyncio.Event()
+        self._is_idle.set()
 
-    @property
-    def in_flight(self) -> int:
-        """Calls of all gateways that are not answered yet."""
-        return self._in_flight
+    async def idle(self) -> None:
+        """Returns once every call of every gateway is answered."""
+        await self._is_idle.wait()
 
     async def Relay(
         self, request_iterator: AsyncIterator[relay_pb2.RelayRequest], context: Any
@@ -73,6 +74,7 @@ class RelayServicer(relay_pb2_grpc.RelayServiceServicer):
         replies: "asyncio.Queue[relay_pb2.RelayReply | None]",
     ) -> None:
         self._in_flight += 1
+        self._is_idle.clear()
         try:
             timeout = calls.DEFAULT_TIMEOUT_SECONDS
             if call.HasField("timeout"):
@@ -81,6 +83,8 @@ class RelayServicer(relay_pb2_grpc.RelayServiceServicer):
             replies.put_nowait(_reply(call.id, outcome))
         finally:
             self._in_flight -= 1
+            if self._in_flight == 0:
+                self._is_idle.set()
             running.pop(call.id, None)
 
 

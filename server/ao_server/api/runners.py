@@ -224,9 +224,7 @@ def _responses(message: ToRunner) -> Iterable[runners_pb2.ConnectResponse]:
     match message:
         case Assign():
             assignments = [_assignment(each) for each in message.assignments]
-            yield runners_pb2.ConnectResponse(
-                assign=runners_pb2.Assign(number=message.number, assignments=assignments)
-            )
+            yield runners_pb2.ConnectResponse(assign=runners_pb2.Assign(number=message.number, assignments=assignments))
         case Supersede():
             for attempt in message.attempts:
                 cancel = runners_pb2.Cancel(attempt=_attempt(attempt), reason=runners_pb2.CANCEL_REASON_SUPERSEDED)

@@ -49,9 +49,7 @@ class TaskServicer(tasks_pb2_grpc.TaskServiceServicer):
         """Lists tasks."""
         page = request.page or 1
         limit = request.limit or DEFAULT_LIMIT
-        found = await tasks.page(
-            self._reader, calls.current().project_id, _filter(request), page=page, limit=limit
-        )
+        found = await tasks.page(self._reader, calls.current().project_id, _filter(request), page=page, limit=limit)
         return tasks_pb2.ListTasksResponse(
             data=[messages.listed_task(listed) for listed in found.rows],
             pagination=messages.pagination(found, page, limit),

@@ -102,16 +102,13 @@ def _value_rules(field: FieldDescriptor, rules: options_pb2.Rules, is_json: bool
         yield lambda text: "must not contain U+0000" if "\0" in text else None
     if rules.HasField("minimum"):
         minimum = rules.minimum
-        yield lambda number: f"must be at least {minimum:g}" if not _number(number) >= minimum else None
+        # Written so that NaN fails too.
+        yield lambda number: None if number >= minimum else f"must be at least {minimum:g}"
     if rules.HasField("maximum"):
         maximum = rules.maximum
-        yield lambda number: f"must be at most {maximum:g}" if not _number(number) <= maximum else None
+        yield lambda number: None if number <= maximum else f"must be at most {maximum:g}"
     if field.enum_type is not None:
         known = field.enum_type.values_by_number
         yield lambda number: f"{number} is not a known value" if number not in known else None
     if is_json:
         yield free_json.check
-
-
-def _number(value: Any) -> float:
-    return value.ToTimedelta().total_seconds() if isinstance(value, Message) else value

@@ -1,5 +1,6 @@
 """What users submit: new agents and new tasks."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from ao_server.store.changes import Changes, Found, Key, Operation
 
 MAX_CONCURRENT_TASKS = 10_000
 MAX_RETRY_ATTEMPTS = 100
+MAX_TIMEOUT_SECONDS = 10 * 365 * 86_400
 DEFAULT_MAX_CONCURRENT_TASKS = 10
 DEFAULT_TIMEOUT_SECONDS = 3600.0
 
@@ -125,7 +127,7 @@ def _number(raw: msgspec.Raw) -> int | float | None:
     return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
-_CONFIGURATION_RULES: list[tuple[str, Any, str]] = [
+_CONFIGURATION_RULES: list[tuple[str, Callable[[int | float | None], bool], str]] = [
     (
         "max_concurrent_tasks",
         lambda value: isinstance(value, int) and 1 <= value <= MAX_CONCURRENT_TASKS,
@@ -133,8 +135,8 @@ _CONFIGURATION_RULES: list[tuple[str, Any, str]] = [
     ),
     (
         "timeout",
-        lambda value: value is not None and 0 < value <= 10 * 365 * 86400,
-        "must be a number of seconds above 0",
+        lambda value: value is not None and 0 < value <= MAX_TIMEOUT_SECONDS,
+        f"must be a number of seconds above 0 and at most {MAX_TIMEOUT_SECONDS}",
     ),
     (
         "retry_attempts",

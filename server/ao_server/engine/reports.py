@@ -1,4 +1,4 @@
-"""What instances report of their attempts. Every report is fenced: it counts only from the holder of the current attempt.
+"""What instances report of their attempts. Every report is fenced: it counts only from the current attempt's holder.
 
 A report that does not count changes nothing and leaves no trace; for an outcome the instance is told so.
 """

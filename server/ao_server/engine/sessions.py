@@ -126,7 +126,7 @@ class Session:
         self._strangers: set[Attempt] = set()
 
     def push(self, message: ToRunner) -> None:
-        """Queues a message; a reader that is too slow for the bound loses the stream, and its lease sorts out the rest."""
+        """Queues a message; at the bound the slow reader loses the stream, and its lease sorts out the rest."""
         if self.outbox.qsize() >= OUTBOX_LIMIT:
             self.end(Unavailable("the stream is not read fast enough"))
         else:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ao_server.store import rows, tables
 from ao_server.store.reader import Page, Reader
@@ -33,20 +34,13 @@ async def page(
     return Page(found, total)
 
 
-async def count_active(reader: Reader, project_id: str) -> int:
+async def count_active(connection: AsyncConnection, project_id: str) -> int:
     """How many agents are active."""
-    async with reader.connect() as connection:
-        statement = (
-            select(func.count())
-            .select_from(tables.Agent)
-            .where(_AGENT.project_id == project_id, _AGENT.status == "active")
-        )
-        return (await connection.execute(statement)).scalar_one()
+    where = (_AGENT.project_id == project_id, _AGENT.status == "active")
+    return (await connection.execute(select(func.count()).select_from(tables.Agent).where(*where))).scalar_one()
 
 
 async def with_status(reader: Reader, status: str) -> Sequence[rows.Agent]:
     """Every agent of every project that has this status."""
     async with reader.connect() as connection:
         return await reader.rows(connection, rows.Agent, _AGENT.status == status)
-
-

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, TypeVar
 
-import msgspec
 from sqlalchemy import Connection
 
 from ao_server.errors import Problem
 from ao_server.store import rows
 from ao_server.store.changes import Change, Changes, Key, Operation
 from ao_server.store.database import Database
+from ao_server.store.rows import values_of
 from ao_server.store.statements import TableStatements
 
 RowType = TypeVar("RowType")
@@ -24,7 +24,7 @@ class Statements:
 
     def __init__(self, database: Database) -> None:
         self.of = {row: TableStatements(row, database.dialect) for row in rows.TABLES}
-        # Rows are locked and written table by table in this order, on every path: it keeps PostgreSQL free of deadlocks.
+        # Rows are locked and written table by table in this order, on every path: PostgreSQL then has no deadlocks.
         self.order = {row: place for place, row in enumerate(_LOCK_ORDER)}
 
 
@@ -118,7 +118,7 @@ class Batch:
     def _remember(self, row: type[Any], sql: str, parameters: tuple[Any, ...]) -> None:
         statements = self._statements.of[row]
         for values in self._connection.exec_driver_sql(sql, parameters):
-            self._known[Key(row, statements.key_of(tuple(values)))] = row(**values._mapping)
+            self._known[Key(row, statements.key_of(tuple(values)))] = statements.make(tuple(values))
 
     def _select(self, operation: Operation[Any]) -> list[tuple[Any, ...]]:
         selection = operation.selection
@@ -140,8 +140,7 @@ class Batch:
         """The row in memory if there is one: it may be ahead of what was selected."""
         key = Key(statements.row, statements.key_of(values))
         if self._known.get(key) is None:
-            names = [column.name for column in statements.columns]
-            self._known[key] = statements.row(**dict(zip(names, values, strict=True)))
+            self._known[key] = statements.make(values)
         return self._known[key]
 
     def _apply(self, changes: Changes[Any]) -> None:
@@ -152,7 +151,7 @@ class Batch:
             self._dirty[key] = None
         for row in changes.increments:
             statements = self._statements.of[type(row)]
-            values = list(msgspec.structs.astuple(row))
+            values = list(values_of(row))
             total = self._increments.setdefault(self._key_of(row), values)
             if total is not values:
                 for place in range(len(statements.key), len(values)):
@@ -160,7 +159,7 @@ class Batch:
         self.events += changes.events
 
     def _key_of(self, row: Any) -> Key:
-        return Key(type(row), self._statements.of[type(row)].key_of(msgspec.structs.astuple(row)))
+        return Key(type(row), self._statements.of[type(row)].key_of(values_of(row)))
 
     def _flush_rows(self) -> None:
         dirty = sorted(self._dirty, key=self._lock_order)
@@ -170,7 +169,7 @@ class Batch:
             new: list[tuple[Any, ...]] = []
             changed: list[tuple[Any, ...]] = []
             for key in group:
-                values = msgspec.structs.astuple(self._known[key])
+                values = values_of(self._known[key])
                 if self._before[key] is None and key not in self._inserted:
                     new.append(values)
                     self._inserted.add(key)
@@ -195,7 +194,7 @@ class Batch:
             event.position = feed.last
         self._apply(Changes(None, rows=[feed]))
         self._flush_rows()
-        self._execute(self._statements.of[rows.Event].insert, [msgspec.structs.astuple(event) for event in events])
+        self._execute(self._statements.of[rows.Event].insert, [values_of(event) for event in events])
 
     def _execute(self, sql: str, parameters: list[tuple[Any, ...]]) -> None:
         if parameters:

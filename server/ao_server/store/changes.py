@@ -32,7 +32,10 @@ class Selection:
 class Found(Protocol):
     """What a decision sees: the rows asked for, as the decisions before it in the same transaction left them."""
 
-    selected: Sequence[tuple[Any, ...]]
+    @property
+    def selected(self) -> Sequence[tuple[Any, ...]]:
+        """What the operation's selection found."""
+        ...
 
     def get(self, row: type[RowType], *key: str | int) -> RowType | None:
         """The row with this key, or None. The key must have been asked for."""
@@ -69,7 +72,7 @@ class Operation(Generic[Answer]):
     decide: Callable[[Found, int], Changes[Answer]]
     keys: Sequence[Key] = ()
     selection: Selection | None = None
-    # Runs in the writer's thread between this commit and the next transaction: for memory that must agree with the store.
+    # Runs in the writer's thread between this commit and the next transaction: for memory that must agree with it.
     committed: Callable[[Answer], None] | None = None
     # Runs in the event loop after the commit: for an operation that nobody awaits.
     delivered: Callable[[Answer], None] | None = None

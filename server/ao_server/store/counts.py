@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ao_server.store import tables
 from ao_server.store.reader import Reader
@@ -24,9 +25,8 @@ class AgentTotals:
 
 
 async def tasks(
-    reader: Reader,
+    connection: AsyncConnection,
     project_id: str,
-    *,
     agent_id: str | None = None,
     status: str | None = None,
     priority: int | None = None,
@@ -39,9 +39,8 @@ async def tasks(
         where.append(_COUNT.status == status)
     if priority is not None:
         where.append(_COUNT.priority == priority)
-    async with reader.connect() as connection:
-        statement = select(func.coalesce(func.sum(_COUNT.tasks), 0)).where(*where)
-        return int((await connection.execute(statement)).scalar_one())
+    statement = select(func.coalesce(func.sum(_COUNT.tasks), 0)).where(*where)
+    return int((await connection.execute(statement)).scalar_one())
 
 
 async def of_agents(reader: Reader, project_id: str, agent_ids: Sequence[str]) -> dict[str, AgentTotals]:
@@ -66,11 +65,10 @@ async def of_agents(reader: Reader, project_id: str, agent_ids: Sequence[str]) -
     return totals
 
 
-async def completed_today(reader: Reader, project_id: str, minute: int) -> int:
+async def completed_today(connection: AsyncConnection, project_id: str, minute: int) -> int:
     """Tasks completed since the midnight (UTC) before `minute`, minutes since 1970."""
     midnight = minute - minute % MINUTES_A_DAY
     statement = select(func.coalesce(func.sum(_ROLLUP.completed), 0)).where(
         _ROLLUP.project_id == project_id, _ROLLUP.minute >= midnight
     )
-    async with reader.connect() as connection:
-        return int((await connection.execute(statement)).scalar_one())
+    return int((await connection.execute(statement)).scalar_one())

@@ -1,7 +1,7 @@
 """The database behind the store, SQLite or PostgreSQL: connections, and the few differences between the two.
 
-SQLite: one connection writes and checkpoints, readers are opened read-only, WAL with `synchronous=FULL`, so that a commit
-that was answered survives a power cut. PostgreSQL: its defaults give the same.
+SQLite: one connection writes and checkpoints, readers are opened read-only, WAL with `synchronous=FULL`, so that a
+commit that was answered survives a power cut. PostgreSQL: its defaults give the same.
 """
 
 import json

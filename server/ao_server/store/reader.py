@@ -1,6 +1,6 @@
-"""Reads through the asynchronous engine, as rows. Reads see what is committed, never the writer's batch in the making."""
+"""Reads through the asynchronous engine, as rows. They see what is committed, never the batch in the making."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -31,7 +31,7 @@ class Reader:
         self.database = database
 
     @asynccontextmanager
-    async def connect(self) -> AsyncIterator[AsyncConnection]:
+    async def connect(self) -> AsyncGenerator[AsyncConnection, None]:
         """A connection for one read. Unavailable when the store is away or all connections stay busy."""
         try:
             async with self.database.reading.connect() as connection:
@@ -58,7 +58,7 @@ class Reader:
             statement = statement.order_by(order)
         if limit is not None:
             statement = statement.limit(limit).offset(offset)
-        return [row(**found._mapping) for found in await connection.execute(statement)]
+        return [row(**found) for found in (await connection.execute(statement)).mappings()]
 
     async def one(self, row: type[RowType], *where: ColumnElement[bool]) -> RowType | None:
         """The row that matches, or None."""

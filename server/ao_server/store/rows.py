@@ -1,7 +1,7 @@
 """Rows as the code handles them: one light struct per table, made from the table so that no field is listed twice.
 
-A SQLModel instance costs 17 microseconds, a struct well under one, and every task passes here several times. To the type
-checker each row *is* its table class, with the same fields; at run time it is a `msgspec.Struct` of the same fields and
+A SQLModel instance costs 17 microseconds, a struct well under one, and every task passes here several times. To the
+type checker each row *is* its table class, with the same fields; at run time it is a `msgspec.Struct` of the same fields and
 defaults. A row that came from the store is never changed in place: `copy_of(row)` gives one to change.
 """
 
@@ -25,8 +25,13 @@ def _row(model: type[SQLModel]) -> type[msgspec.Struct]:
         annotated: tuple[Any, ...] = (name, field.annotation)
         fields.append(annotated if field.is_required() else (*annotated, field.default))
     row = msgspec.defstruct(model.__name__, fields, kw_only=True, namespace={"__doc__": model.__doc__})
-    TABLES[row] = SQLModel.metadata.tables[str(model.__tablename__)]
+    TABLES[row] = SQLModel.metadata.tables[str(vars(model)["__tablename__"])]
     return row
+
+
+def values_of(row: Any) -> tuple[Any, ...]:
+    """The row's values in column order."""
+    return msgspec.structs.astuple(row)
 
 
 def copy_of(row: RowType) -> RowType:
@@ -75,4 +80,5 @@ __all__ = [
     "Task",
     "TaskCount",
     "copy_of",
+    "values_of",
 ]

@@ -23,6 +23,11 @@ def install() -> None:
     sys.modules["sqlite3.dbapi2"] = modern
 
 
+def version() -> tuple[int, int, int]:
+    """The version of the library in use."""
+    return importlib.import_module("sqlite3").sqlite_version_info
+
+
 def has_wal_reset_race(version: tuple[int, int, int]) -> bool:
     """Whether this SQLite version is one that can lose commits when a checkpoint races a commit."""
     return version < FIXED_IN and version[2] < _BACKPORTS.get(version[:2], sys.maxsize)

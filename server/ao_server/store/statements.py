@@ -23,9 +23,13 @@ class TableStatements:
         self.columns: list[Column[Any]] = list(self.table.columns)
         self.key = [column.name for column in self.table.primary_key.columns]
         self.changing = [column.name for column in self.columns if not column.info.get("fixed")]
-        names = [column.name for column in self.columns]
+        self._names = names = [column.name for column in self.columns]
         self._key_places = [names.index(name) for name in self.key]
         self._update_places = [names.index(name) for name in self.changing] + self._key_places
+
+    def make(self, values: tuple[Any, ...]) -> Any:
+        """A row from its values in column order."""
+        return self.row(**dict(zip(self._names, values, strict=True)))
 
     def key_of(self, values: tuple[Any, ...]) -> tuple[str | int, ...]:
         """The key within a row's values."""
@@ -60,17 +64,11 @@ class TableStatements:
     def select_by_ids(self) -> str:
         """Rows of one project by a list of ids (see `Database.list_parameter`), locked in the order of their ids."""
         project, identifier = (self.table.columns[name] for name in self.key)
-        if self._dialect.name == "postgresql":
-            chosen = "= ANY(%s)"
-        else:
-            chosen = "IN (SELECT value FROM json_each(?))"
         names = ", ".join(f'"{column.name}"' for column in self.columns)
-        mark = "%s" if self._dialect.name == "postgresql" else "?"
-        text = (
-            f'SELECT {names} FROM {self.table.name} WHERE "{project.name}" = {mark} AND "{identifier.name}" {chosen}'
-            f' ORDER BY "{identifier.name}"'
-        )
-        return text + (" FOR UPDATE" if self._dialect.name == "postgresql" else "")
+        select_those = f'SELECT {names} FROM {self.table.name} WHERE "{project.name}" ='
+        if self._dialect.name == "postgresql":
+            return f'{select_those} %s AND "{identifier.name}" = ANY(%s) ORDER BY "{identifier.name}" FOR UPDATE'
+        return f'{select_those} ? AND "{identifier.name}" IN (SELECT value FROM json_each(?))'
 
     @cached_property
     def select_by_key(self) -> str:

@@ -1,7 +1,7 @@
 """Every table, once: columns, keys, constraints and indexes. Rows and statements are made from these.
 
-Times are integer microseconds since 1970 in UTC, durations integer microseconds. `project_id` leads every key and index.
-A column with `info={"fixed": True}` never changes after the insert and is left out of updates, so that SQLite does not
+Times are integer microseconds since 1970 in UTC, durations integer microseconds. `project_id` leads every key and
+index. A column with `info={"fixed": True}` never changes after the insert and is left out of updates, so that SQLite does not
 touch the indexes it stands in.
 """
 
@@ -151,8 +151,8 @@ class LogLine(SQLModel, table=True):
 
 
 class Feed(SQLModel, table=True):
-    """The head of a project's event feed. Its row is locked last in each transaction, which numbers the events gaplessly
-    and in commit order. `feed_id` is random: a cursor of another project or another database does not fit.
+    """The head of a project's event feed. Its row is locked last in each transaction, which numbers the events without
+    a gap and in commit order. `feed_id` is random: a cursor of another project or another database does not fit.
     """
 
     __tablename__: ClassVar[Any] = "feeds"

@@ -90,14 +90,11 @@ async def page(reader: Reader, project_id: str, chosen: TaskFilter, *, page: int
             connection, rows.Task, *where, order=_TASK.id.desc(), limit=limit, offset=(page - 1) * limit
         )
         results = await _inline_results(connection, project_id, [task.id for task in found])
-        dated = chosen.id_from is not None or chosen.id_before is not None
-        if dated:
+        if chosen.id_from is None and chosen.id_before is None:
+            total = await counts.tasks(connection, project_id, chosen.agent_id, chosen.status, chosen.priority)
+        else:
             statement = select(func.count()).select_from(tables.Task).where(*where)
             total = int((await connection.execute(statement)).scalar_one())
-    if not dated:
-        total = await counts.tasks(
-            reader, project_id, agent_id=chosen.agent_id, status=chosen.status, priority=chosen.priority
-        )
     listed = [ListedTask(task, results.get(task.id), task.id in results and results[task.id] is None) for task in found]
     return Page(listed, total)
 

@@ -1,0 +1,81 @@
+# Everything a clone needs: `make help` lists the targets. Python 3.11 or later is found by itself; PYTHON=... chooses one.
+
+VENV := .venv
+BIN := $(VENV)/bin
+PROTOS := $(wildcard protos/agent_orchestration/v1/*.proto)
+LOCK := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--no-emit-find-links --no-annotate --no-header
+
+.PHONY: help install demo test lint format gen stubs-check contract-baseline lock wheel soak clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(VENV)/dev.stamp  ## the development environment, in .venv
+
+demo: $(VENV)/runtime.stamp  ## start everything, run real work, show it live
+	@$(BIN)/python examples/demo.py
+
+test: $(VENV)/dev.stamp lint  ## every check and every test
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/dev.stamp stubs-check  ## style, types, import rules, contract
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/basedpyright
+	@PYTHONPATH=sdk/python:server:gateway:. $(BIN)/lint-imports --no-logo
+	@$(BIN)/buf lint protos
+	@$(BIN)/buf format --diff --exit-code protos
+	@$(BIN)/buf breaking protos --against protos/baseline.binpb
+
+format: $(VENV)/dev.stamp  ## lay out all sources
+	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format . ; $(BIN)/buf format --write protos
+
+gen: $(VENV)/dev.stamp  ## the stubs, from the protos
+	@$(BIN)/python protos/generate.py
+
+stubs-check: $(VENV)/dev.stamp  ## whether the committed stubs are current
+	@$(BIN)/python protos/generate.py --check
+
+contract-baseline: $(VENV)/dev.stamp  ## make today's protos the contract that later ones may not break
+	@$(BIN)/buf build protos --exclude-source-info -o protos/baseline.binpb
+
+lock: $(VENV)/dev.stamp  ## the requirement files, from pyproject.toml
+	@$(BIN)/uv pip compile -q --generate-hashes --no-emit-index-url --no-annotate --no-header requirements/bootstrap.in \
+		-o requirements/bootstrap.txt
+	@$(LOCK) pyproject.toml --extra server --group dev -o requirements/dev.txt
+	@$(LOCK) pyproject.toml --extra server --group build -o requirements/runtime.txt -c requirements/dev.txt
+
+wheel: $(VENV)/dev.stamp  ## the wheel, in dist/
+	@$(BIN)/uv build -q --wheel --no-build-isolation --python $(BIN)/python
+
+soak: $(VENV)/dev.stamp  ## the fault tests, long: SOAK_ROUNDS and SOAK_SEED choose how long and which
+	@SOAK_ROUNDS=$${SOAK_ROUNDS:-20} $(BIN)/python -m pytest tests/faults -x --timeout 3600 $(PYTEST_ARGS)
+
+clean:  ## remove what was made here, data excepted
+	@rm -rf $(VENV) dist .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+# A stamp is written last, so an interrupted set-up is taken up again by the next run.
+$(VENV)/venv.stamp: requirements/bootstrap.txt
+	@python="$(PYTHON)"; \
+	for candidate in $${python:-python3 python3.14 python3.13 python3.12 python3.11}; do \
+		if "$$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; \
+			then found="$$candidate"; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+		echo "error: Python 3.11 or later with its venv module is needed; PYTHON=/path/to/python chooses one" >&2; exit 1; \
+	fi; \
+	echo "setting up $(VENV) with $$("$$found" --version)"; \
+	"$$found" -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements/bootstrap.txt
+	@touch $@
+
+$(VENV)/runtime.stamp: $(VENV)/venv.stamp requirements/runtime.txt pyproject.toml
+	@$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements/runtime.txt
+	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/dev.stamp: $(VENV)/runtime.stamp requirements/dev.txt
+	@$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements/dev.txt
+	@ln -sfn "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" $(VENV)/site-packages
+	@touch $@

@@ -1,0 +1,5 @@
+"""`python -m agent_runner`."""
+
+from agent_runner.command import runner
+
+runner()

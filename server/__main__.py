@@ -1,0 +1,5 @@
+"""`python -m server` from a checkout."""
+
+from ao_server.command import server
+
+server()

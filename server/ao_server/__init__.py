@@ -1,0 +1,1 @@
+"""The server: one store, one engine, gRPC services on top."""

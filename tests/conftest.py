@@ -1,0 +1,48 @@
+"""Fixtures that many tests share: throwaway databases on both engines."""
+
+import os
+import secrets
+from collections.abc import Generator
+from pathlib import Path
+from typing import NoReturn
+
+import psycopg
+import pytest
+from psycopg import sql
+
+POSTGRES_URL = os.environ.get("TEST_POSTGRES_URL", "postgresql://postgres@127.0.0.1:5432/postgres")
+REQUIRED = os.environ.get("AGENT_ORCHESTRATION_REQUIRE_SERVICES") == "1"
+
+
+def skip_or_fail(reason: str) -> NoReturn:
+    """Skips where a service is missing; fails where it must be there, as in CI."""
+    if REQUIRED:
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture
+def postgres_url() -> Generator[str, None, None]:
+    """The URL of an empty PostgreSQL database, dropped afterwards."""
+    try:
+        connection = psycopg.connect(POSTGRES_URL, autocommit=True, connect_timeout=3)
+    except psycopg.OperationalError as error:
+        skip_or_fail(f"PostgreSQL is not reachable at TEST_POSTGRES_URL: {error}")
+    name = f"ao_test_{secrets.token_hex(6)}"
+    with connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        yield _with_database(name)
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty database, once on each engine."""
+    if request.param == "postgresql":
+        url: str = request.getfixturevalue("postgres_url")
+        return url
+    return f"sqlite:///{tmp_path / 'ao.db'}"
+
+
+def _with_database(name: str) -> str:
+    return POSTGRES_URL.rsplit("/", 1)[0] + "/" + name
