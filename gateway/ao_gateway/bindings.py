@@ -1,0 +1,185 @@
+"""The routes: every RPC with a google.api.http option, read from the descriptors, found again by method and path."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final, Generic, TypeVar
+from urllib.parse import unquote_to_bytes
+
+from google.api import annotations_pb2, http_pb2
+from google.protobuf import message_factory
+from google.protobuf.descriptor import Descriptor, FileDescriptor, MethodDescriptor
+from google.protobuf.message import Message
+
+from agent_orchestration.v1 import options_pb2
+
+WHOLE_BODY: Final = "*"
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """One route. `body` is the field that the JSON body fills, `*` for the message itself, empty for none."""
+
+    http_method: str
+    path: str
+    rpc: str
+    request: Descriptor
+    response: Descriptor
+    body: str
+    success_status: int
+
+    @property
+    def segments(self) -> list[str]:
+        """The path's parts; a parameter is written `{name}`."""
+        return self.path.removeprefix("/").split("/")
+
+    @property
+    def parameters(self) -> list[str]:
+        """Names of the request's fields that the path fills."""
+        return [_parameter(segment) for segment in self.segments if _is_parameter(segment)]
+
+
+class BadBinding(Exception):
+    """The protos ask for a route that this gateway cannot serve, or for two that cannot be told apart."""
+
+
+def read(files: Iterable[FileDescriptor]) -> list[Binding]:
+    """The routes of all unary RPCs in the files. BadBinding when one is not of the form that is served."""
+    return [
+        binding
+        for file in files
+        for service in file.services_by_name.values()
+        for method in service.methods
+        for binding in _of_method(method)
+    ]
+
+
+def message_class(descriptor: Descriptor) -> type[Message]:
+    """The class of a message type."""
+    return message_factory.GetMessageClass(descriptor)
+
+
+def _of_method(method: MethodDescriptor) -> Iterator[Binding]:
+    rule = method.GetOptions().Extensions[annotations_pb2.http]
+    if rule.WhichOneof("pattern") is None:
+        return
+    if method.client_streaming or method.server_streaming:
+        raise BadBinding(f"{method.full_name}: only unary RPCs can have routes")
+    for each in (rule, *rule.additional_bindings):
+        binding = _of_rule(method, each)
+        _check(binding)
+        yield binding
+
+
+def _of_rule(method: MethodDescriptor, rule: http_pb2.HttpRule) -> Binding:
+    pattern = rule.WhichOneof("pattern")
+    if pattern is None or pattern == "custom" or rule.response_body:
+        raise BadBinding(f"{method.full_name}: custom verbs and response_body are not served")
+    assert method.containing_service is not None and method.input_type is not None and method.output_type is not None
+    return Binding(
+        http_method=pattern.upper(),
+        path=getattr(rule, pattern),
+        rpc=f"/{method.containing_service.full_name}/{method.name}",
+        request=method.input_type,
+        response=method.output_type,
+        body=rule.body,
+        success_status=method.GetOptions().Extensions[options_pb2.success_status] or 200,
+    )
+
+
+def _check(binding: Binding) -> None:
+    fields = binding.request.fields_by_name
+    if not binding.path.startswith("/") or not all(binding.segments):
+        raise BadBinding(f"{binding.rpc}: the path {binding.path} has an empty part")
+    for segment in binding.segments:
+        if not _is_parameter(segment) and set(segment) & set("{}*:"):
+            raise BadBinding(f"{binding.rpc}: the part {segment} is neither plain nor a whole {{name}}")
+    for name in binding.parameters:
+        if name not in fields or fields[name].type != fields[name].TYPE_STRING or fields[name].is_repeated:
+            raise BadBinding(f"{binding.rpc}: {{{name}}} is not a string field of the request")
+    if len(set(binding.parameters)) < len(binding.parameters):
+        raise BadBinding(f"{binding.rpc}: a parameter is named twice")
+    if binding.body and binding.body != WHOLE_BODY and binding.body not in fields:
+        raise BadBinding(f"{binding.rpc}: the body {binding.body} is not a field of the request")
+    if binding.body and binding.http_method == "GET":
+        raise BadBinding(f"{binding.rpc}: GET has no body")
+
+
+TargetType = TypeVar("TargetType")
+
+
+@dataclass(slots=True)
+class _Node(Generic[TargetType]):
+    """One part of the tree of paths: literal parts are tried before the parameter."""
+
+    literals: "dict[str, _Node[TargetType]]" = field(default_factory=lambda: {})
+    parameter: "_Node[TargetType] | None" = None
+    # By HTTP method: the target and the names of its path parameters in order.
+    targets: dict[str, tuple[TargetType, list[str]]] = field(default_factory=lambda: {})
+
+
+@dataclass(frozen=True, slots=True)
+class Found(Generic[TargetType]):
+    """What serves a path: targets by HTTP method, each with its parameters' names, and the parameters' values."""
+
+    targets: Mapping[str, tuple[TargetType, list[str]]]
+    values: list[str]
+
+
+class Paths(Generic[TargetType]):
+    """Targets by method and path."""
+
+    def __init__(self) -> None:
+        self._root: _Node[TargetType] = _Node()
+
+    def add(self, binding: Binding, target: TargetType) -> None:
+        """Takes a route. BadBinding when another has the same method and the same path but for parameter names."""
+        node = self._root
+        for segment in binding.segments:
+            if _is_parameter(segment):
+                node.parameter = node.parameter or _Node()
+                node = node.parameter
+            else:
+                node = node.literals.setdefault(segment, _Node())
+        if binding.http_method in node.targets:
+            raise BadBinding(f"{binding.rpc}: another RPC has {binding.http_method} {binding.path} too")
+        node.targets[binding.http_method] = (target, binding.parameters)
+
+    def find(self, raw_path: bytes) -> Found[TargetType] | None:
+        """What serves the path as it came over the wire, None when nothing does.
+
+        An id that cannot be text, or holds U+0000, is no path: nothing can ever be found there.
+        """
+        if raw_path[:1] != b"/":
+            return None
+        segments: list[str] = []
+        for part in raw_path[1:].split(b"/"):
+            try:
+                segment = (unquote_to_bytes(part) if b"%" in part else part).decode()
+            except UnicodeDecodeError:
+                return None
+            if not segment or "\0" in segment:
+                return None
+            segments.append(segment)
+        return _find(self._root, segments, 0, [])
+
+
+def _find(node: _Node[TargetType], segments: list[str], place: int, values: list[str]) -> Found[TargetType] | None:
+    if place == len(segments):
+        return Found(node.targets, values) if node.targets else None
+    segment = segments[place]
+    literal = node.literals.get(segment)
+    if literal is not None:
+        found = _find(literal, segments, place + 1, values)
+        if found is not None:
+            return found
+    if node.parameter is not None:
+        return _find(node.parameter, segments, place + 1, [*values, segment])
+    return None
+
+
+def _is_parameter(segment: str) -> bool:
+    return segment.startswith("{") and segment.endswith("}")
+
+
+def _parameter(segment: str) -> str:
+    return segment[1:-1]
