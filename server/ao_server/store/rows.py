@@ -1,8 +1,8 @@
 """Rows as the code handles them: one light struct per table, made from the table so that no field is listed twice.
 
 A SQLModel instance costs 17 microseconds, a struct well under one, and every task passes here several times. To the
-type checker each row *is* its table class, with the same fields; at run time it is a `msgspec.Struct` of the same fields and
-defaults. A row that came from the store is never changed in place: `copy_of(row)` gives one to change.
+type checker each row *is* its table class, with the same fields; at run time it is a `msgspec.Struct` of those fields
+and defaults. A row that came from the store is never changed in place: `copy_of(row)` gives one to change.
 """
 
 import copy
