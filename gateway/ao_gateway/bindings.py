@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 from urllib.parse import unquote_to_bytes
 
 from google.api import annotations_pb2, http_pb2
@@ -59,7 +59,7 @@ def message_class(descriptor: Descriptor) -> type[Message]:
 
 
 def _of_method(method: MethodDescriptor) -> Iterator[Binding]:
-    rule = method.GetOptions().Extensions[annotations_pb2.http]
+    rule = _http_rule(method)
     if rule.WhichOneof("pattern") is None:
         return
     if method.client_streaming or method.server_streaming:
@@ -68,6 +68,12 @@ def _of_method(method: MethodDescriptor) -> Iterator[Binding]:
         binding = _of_rule(method, each)
         _check(binding)
         yield binding
+
+
+def _http_rule(method: MethodDescriptor) -> http_pb2.HttpRule:
+    # googleapis-common-protos has no types for its extensions.
+    extension: Any = annotations_pb2.http
+    return method.GetOptions().Extensions[extension]
 
 
 def _of_rule(method: MethodDescriptor, rule: http_pb2.HttpRule) -> Binding:
@@ -113,15 +119,14 @@ class _Node(Generic[TargetType]):
 
     literals: "dict[str, _Node[TargetType]]" = field(default_factory=lambda: {})
     parameter: "_Node[TargetType] | None" = None
-    # By HTTP method: the target and the names of its path parameters in order.
-    targets: dict[str, tuple[TargetType, list[str]]] = field(default_factory=lambda: {})
+    targets: dict[str, TargetType] = field(default_factory=lambda: {})
 
 
 @dataclass(frozen=True, slots=True)
 class Found(Generic[TargetType]):
-    """What serves a path: targets by HTTP method, each with its parameters' names, and the parameters' values."""
+    """What serves a path: targets by HTTP method, and the values of the path's parameters in order."""
 
-    targets: Mapping[str, tuple[TargetType, list[str]]]
+    targets: Mapping[str, TargetType]
     values: list[str]
 
 
@@ -142,7 +147,7 @@ class Paths(Generic[TargetType]):
                 node = node.literals.setdefault(segment, _Node())
         if binding.http_method in node.targets:
             raise BadBinding(f"{binding.rpc}: another RPC has {binding.http_method} {binding.path} too")
-        node.targets[binding.http_method] = (target, binding.parameters)
+        node.targets[binding.http_method] = target
 
     def find(self, raw_path: bytes) -> Found[TargetType] | None:
         """What serves the path as it came over the wire, None when nothing does.

@@ -1,0 +1,82 @@
+"""The application: the only place where the parts are put together."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from typing import Final
+
+from google.protobuf.descriptor import FileDescriptor
+from starlette.applications import Starlette
+from starlette.routing import WebSocketRoute
+from starlette.types import Receive, Scope, Send
+
+from agent_orchestration.v1 import agents_pb2, monitoring_pb2, tasks_pb2
+from ao_gateway import bindings, errors, request_ids
+from ao_gateway.access import Access
+from ao_gateway.feed import Feeds
+from ao_gateway.relay import Relay
+from ao_gateway.sockets import Sockets
+from ao_gateway.supervision import supervised
+from ao_gateway.unary import Unary, method_not_allowed, not_found, send_answer
+from ao_gateway.upstream import Upstream
+
+SOCKET_PATH: Final = "/v1/ws"
+# Every service here is served as far as its RPCs have routes.
+FILES: Final[tuple[FileDescriptor, ...]] = (agents_pb2.DESCRIPTOR, tasks_pb2.DESCRIPTOR, monitoring_pb2.DESCRIPTOR)
+
+
+class Gateway:
+    """A gateway in front of one server. `application` is its ASGI side."""
+
+    def __init__(self, server: str, read_key: Callable[[], str]) -> None:
+        self._upstream = Upstream(server, read_key)
+        self.relay = Relay(self._upstream)
+        self._feeds = Feeds(self._upstream)
+        access = Access(self._upstream, self.relay.connected)
+        self.sockets = Sockets(access, self._feeds)
+        self._unary = Unary(bindings.read(FILES), access, self.relay)
+        self.relay.on_lost(self._feeds.reconnect)
+        self.application = Starlette(routes=[WebSocketRoute(SOCKET_PATH, self.sockets)], lifespan=self._lifespan)
+        # Starlette's own answers are neither in our shape nor free of redirects.
+        self.application.router.redirect_slashes = False
+        self.application.router.default = self._other
+
+    @asynccontextmanager
+    async def _lifespan(self, application: Starlette) -> AsyncGenerator[None]:
+        tasks = [supervised("relay", self.relay.run), supervised("sockets", self.sockets.run)]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._feeds.close()
+            self._unary.close()
+            await self._upstream.close()
+
+    async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Whatever is not the socket's handshake."""
+        if scope["type"] == "websocket":
+            await _refuse_handshake(scope, send)
+        elif scope["path"] == SOCKET_PATH:
+            await _ask_for_upgrade(scope, send)
+        else:
+            await self._unary(scope, receive, send)
+
+
+async def _refuse_handshake(scope: Scope, send: Send) -> None:
+    """404 for a WebSocket at any other path."""
+    request_id = request_ids.of(scope["headers"])
+    body = errors.printed(not_found(), request_id)
+    headers = [(b"content-type", b"application/json"), (request_ids.HEADER, request_id.encode())]
+    await send({"type": "websocket.http.response.start", "status": 404, "headers": headers})
+    await send({"type": "websocket.http.response.body", "body": body})
+
+
+async def _ask_for_upgrade(scope: Scope, send: Send) -> None:
+    """What plain HTTP gets at the path of the WebSocket."""
+    refusal = errors.malformed("This path is a WebSocket: the request must be an upgrade")
+    if scope["method"] not in ("GET", "HEAD"):
+        refusal = method_not_allowed(["GET"])
+    request_id = request_ids.of(scope["headers"])
+    await send_answer(send, refusal.status, errors.printed(refusal, request_id), request_id, refusal.headers)

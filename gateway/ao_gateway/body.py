@@ -1,0 +1,85 @@
+"""The request's body: its type checked, its size bounded, a client that stops sending not waited for."""
+
+import asyncio
+from collections.abc import Iterable
+from typing import Final
+
+from starlette.types import Receive
+
+from ao_gateway.errors import Refusal, too_late, unavailable
+
+MAX_BYTES: Final = 4 * 1024 * 1024
+# Of all bodies that are being read at one time.
+MAX_HELD_BYTES: Final = 128 * 1024 * 1024
+GAP_SECONDS: Final = 30.0
+_CLOSE: Final = (b"connection", b"close")
+
+
+class ClientGone(Exception):
+    """The client has closed the connection; nobody waits for an answer."""
+
+
+class BodyReader:
+    """Reads bodies, and knows how much all of them hold."""
+
+    def __init__(self) -> None:
+        self._held = 0
+
+    async def read(self, headers: Iterable[tuple[bytes, bytes]], receive: Receive) -> bytes:
+        """The whole body of JSON. Refusal with 413, 415, 408 when the client pauses, 503 when too much is held."""
+        expected = 0
+        content_type = b""
+        for name, value in headers:
+            if name == b"content-length":
+                expected = int(value) if value.isdigit() else 0
+            elif name == b"content-type":
+                content_type = value
+            elif name == b"content-encoding":
+                raise Refusal(415, "unsupported_media_type", "Content-Encoding is not supported")
+        if expected > MAX_BYTES:
+            raise _too_large()
+        body = await self._collect(receive)
+        if body.strip(b" \t\r\n") and not is_json(content_type):
+            raise Refusal(415, "unsupported_media_type", "The Content-Type must be application/json")
+        return body
+
+    async def _collect(self, receive: Receive) -> bytes:
+        parts: list[bytes] = []
+        size = 0
+        try:
+            while True:
+                try:
+                    async with asyncio.timeout(GAP_SECONDS):
+                        message = await receive()
+                except TimeoutError:
+                    refusal = too_late("The body did not arrive in time")
+                    refusal.headers.append(_CLOSE)
+                    raise refusal from None
+                if message["type"] == "http.disconnect":
+                    raise ClientGone
+                part = message.get("body", b"")
+                parts.append(part)
+                size += len(part)
+                self._held += len(part)
+                if size > MAX_BYTES:
+                    raise _too_large()
+                if self._held > MAX_HELD_BYTES:
+                    raise unavailable("Too many large requests are in flight")
+                if not message.get("more_body", False):
+                    return parts[0] if len(parts) == 1 else b"".join(parts)
+        finally:
+            self._held -= size
+
+
+def is_json(content_type: bytes) -> bool:
+    """Whether a Content-Type names JSON in UTF-8."""
+    media, *parameters = (part.strip().lower() for part in content_type.split(b";"))
+    for parameter in parameters:
+        name, _, value = parameter.partition(b"=")
+        if name == b"charset" and value.strip(b'"') not in (b"utf-8", b"utf8", b"us-ascii"):
+            return False
+    return media == b"application/json" or (media.startswith(b"application/") and media.endswith(b"+json"))
+
+
+def _too_large() -> Refusal:
+    return Refusal(413, "payload_too_large", f"The body must be at most {MAX_BYTES} bytes")

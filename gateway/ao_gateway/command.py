@@ -1,0 +1,48 @@
+"""`ao gateway`: the half that speaks REST and WebSocket."""
+
+import sys
+
+import click
+
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=3000, show_default=True, type=click.IntRange(0, 65535), help="0: a free one.")
+@click.option("--server", help="The server's gRPC address.  [default: 127.0.0.1:50051]")
+@click.option("--data-dir", help="Folder where the server keeps gateway.key.  [default: .ao]")
+@click.option("--log-level", default="info", show_default=True, type=click.Choice(LOG_LEVELS))
+@click.option("--insecure", is_flag=True, help="Listen beyond this machine without TLS.")
+def gateway(host: str, port: int, server: str | None, data_dir: str | None, log_level: str, insecure: bool) -> None:
+    """Run the REST and WebSocket gateway."""
+    from agent_orchestration.parent import watch_parent
+
+    watch_parent()
+    from ao_gateway import listening, logs, settings
+
+    logs.configure(log_level)
+    try:
+        chosen = settings.read(host=host, port=port, server=server, data_dir=data_dir, insecure=insecure)
+        sockets = listening.listen(chosen.host, chosen.port)
+    except settings.CannotStart as problem:
+        click.echo(f"error: {problem}", err=True)
+        sys.exit(2)
+
+    import asyncio
+
+    import uvloop
+
+    from ao_gateway.app import Gateway
+    from ao_gateway.server import serve
+    from ao_gateway.upstream import key_reader
+
+    def ready() -> None:
+        click.echo(f"REST {listening.url(sockets[0])}")
+        sys.stdout.flush()
+
+    async def run() -> None:
+        await serve(Gateway(chosen.server, key_reader(chosen.key, chosen.data_dir)), sockets, ready)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run())

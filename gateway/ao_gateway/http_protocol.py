@@ -1,0 +1,207 @@
+"""uvicorn's HTTP protocol with the limits that it lacks, and with answers that a client can read.
+
+Headers have a size and a time; a body that is refused early is read away for a while, so that the answer is not lost to
+a reset; an `Upgrade` that is not to WebSocket is ignored, as HTTP says.
+"""
+
+import asyncio
+from asyncio import TimerHandle
+from typing import Any, Final
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from ao_gateway import errors, request_ids
+from ao_gateway.errors import Refusal
+
+MAX_HEAD_BYTES: Final = 64 * 1024
+HEAD_SECONDS: Final = 10.0
+# What is read away of a refused request, in bytes and seconds.
+MAX_DISCARDED_BYTES: Final = 16 * 1024 * 1024
+DISCARD_SECONDS: Final = 10.0
+REFUSED_SECONDS: Final = 2.0
+# websockets reads the handshake once more, with limits of its own.
+MAX_HANDSHAKE_LINE: Final = 8000
+MAX_HANDSHAKE_LINES: Final = 100
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """One HTTP connection."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride] - as uvicorn
+        """Begins to wait for a request."""
+        super().connection_made(transport)
+        self._head_bytes = 0
+        self._in_head = True
+        self._timer: TimerHandle | None = None
+        self._discarded: int | None = None
+        self._closes_after_request = False
+        self._ignores_upgrade = False
+        self._is_refused = False
+        self._has_body_bytes = False
+        self._start_timer(HEAD_SECONDS, self._head_too_late)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stops all waiting."""
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parses what came, or reads it away when the request is refused already."""
+        if self._discarded is not None and not self._count_discarded(data):
+            return
+        if self._is_refused:
+            return
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._upgrade(data[upgrade.args[0] :])
+        except httptools.HttpParserError:
+            self._refuse(errors.malformed("The request is not well-formed HTTP"))
+        else:
+            if self._in_head:
+                self._head_bytes += len(data)
+                if self._head_bytes > MAX_HEAD_BYTES:
+                    self._refuse(_head_too_large())
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        super().on_message_begin()
+        self._in_head = True
+        self._head_bytes = 0
+        self._has_body_bytes = False
+        if self._timer is None:
+            self._start_timer(HEAD_SECONDS, self._head_too_late)
+
+    def on_headers_complete(self) -> None:
+        """The request's headers are there: its application starts, unless it is refused or started anew."""
+        self._in_head = False
+        self._stop_timer()
+        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if size > MAX_HEAD_BYTES:
+            self._refuse(_head_too_large())
+            return
+        is_connect = self.parser.get_method() == b"CONNECT"
+        self._ignores_upgrade = self.parser.should_upgrade() and not is_connect and not self._should_upgrade()
+        if self._ignores_upgrade:
+            return
+        super().on_headers_complete()
+        if not self.parser.should_upgrade() and not self.cycle.keep_alive and self._has_body():
+            # Closed by us once the body is here, or has been waited for.
+            self.cycle.keep_alive = True
+            self._closes_after_request = True
+
+    def on_body(self, body: bytes) -> None:
+        """A part of the body."""
+        self._has_body_bytes = True
+        if self._discarded is None and not self._ignores_upgrade and not self._is_refused:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """The request is here as a whole."""
+        if self._ignores_upgrade or self._is_refused:
+            return
+        if self._discarded is None:
+            super().on_message_complete()
+            return
+        self._discarded = None
+        self._stop_timer()
+        if self._closes_after_request:
+            self.transport.close()
+
+    def on_response_complete(self) -> None:
+        """The answer is out; the rest of a body that nobody wants is read away."""
+        super().on_response_complete()
+        if self.transport.is_closing() or not self.cycle.response_complete:
+            return
+        if self.cycle.more_body:
+            if self.expect_100_continue and not self._has_body_bytes:
+                # The client was not asked for the body and will not send it.
+                self.transport.close()
+                return
+            self._discarded = 0
+            self._start_timer(DISCARD_SECONDS, self.transport.close)
+        elif self._closes_after_request:
+            self.transport.close()
+
+    def send_400_response(self, msg: str) -> None:
+        """In the documented shape, too."""
+        self._refuse(errors.malformed(msg))
+
+    def _upgrade(self, rest: bytes) -> None:
+        if self._is_refused:
+            return
+        if self._should_upgrade():
+            if self._handshake_fits():
+                self.handle_websocket_upgrade()
+            else:
+                self._refuse(_head_too_large())
+        elif self._ignores_upgrade:
+            # The parser takes what follows for another protocol: the request is put to a fresh one without the header.
+            head = [self.parser.get_method(), b" ", self.url, b" HTTP/1.1\r\n"]
+            for name, value in self.headers:
+                if name not in (b"upgrade", b"http2-settings"):
+                    head += [name, b": ", value, b"\r\n"]
+            self.parser = httptools.HttpRequestParser(self)
+            self._ignores_upgrade = False
+            self.data_received(b"".join([*head, b"\r\n", rest]))
+
+    def _handshake_fits(self) -> bool:
+        lines = [len(name) + len(value) for name, value in self.headers]
+        return max(lines, default=0) <= MAX_HANDSHAKE_LINE and len(lines) <= MAX_HANDSHAKE_LINES
+
+    def _has_body(self) -> bool:
+        return any(
+            name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
+            for name, value in self.headers
+        )
+
+    def _count_discarded(self, data: bytes) -> bool:
+        """Whether to go on reading a request that is answered already."""
+        assert self._discarded is not None
+        self._discarded += len(data)
+        if self._discarded > MAX_DISCARDED_BYTES:
+            self.transport.close()
+        return not self.transport.is_closing()
+
+    def _head_too_late(self) -> None:
+        self._timer = None
+        if self._head_bytes:
+            self._refuse(errors.too_late("The headers did not arrive in time"))
+        else:
+            self.transport.close()
+
+    def _refuse(self, refusal: Refusal) -> None:
+        """Answers without an application, then closes: how the stream goes on cannot be known."""
+        if self._is_refused or self.transport.is_closing():
+            return
+        self._is_refused = True
+        request_id = request_ids.fresh()
+        body = errors.printed(refusal, request_id)
+        head = [
+            STATUS_LINE[refusal.status],
+            b"content-type: application/json\r\n",
+            b"content-length: %d\r\n" % len(body),
+            b"x-request-id: %s\r\n" % request_id.encode(),
+            b"connection: close\r\n\r\n",
+        ]
+        self.transport.write(b"".join([*head, body]))
+        # Closed at once, what the client still sends would be answered by a reset that overtakes the answer.
+        self._discarded = 0
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self._start_timer(REFUSED_SECONDS, self.transport.close)
+
+    def _start_timer(self, seconds: float, then: Any) -> None:
+        self._stop_timer()
+        self._timer = self.loop.call_later(seconds, then)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def _head_too_large() -> Refusal:
+    return Refusal(400, "validation_error", f"The headers must be at most {MAX_HEAD_BYTES} bytes")

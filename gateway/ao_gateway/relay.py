@@ -1,0 +1,269 @@
+"""The client of RelayService: all unary calls of all users over one long-lived stream, batched as they come.
+
+A stream that breaks is opened again with backoff. Calls that it left without an answer have an unknown outcome: those
+that only read are sent once more, those that write are answered 503.
+"""
+
+import asyncio
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import grpc
+import structlog
+from google.protobuf import duration_pb2
+from google.rpc import status_pb2
+
+from agent_orchestration.v1 import relay_pb2
+from ao_gateway.errors import Refusal, from_status, too_late, unavailable
+from ao_gateway.upstream import NoCredential, Upstream
+
+log: Any = structlog.get_logger("ao_gateway.relay")
+
+MAX_IN_FLIGHT: Final = 1_000
+MAX_IN_FLIGHT_BYTES: Final = 64 * 1024 * 1024
+BATCH_BYTES: Final = 1024 * 1024
+FIRST_BACKOFF_SECONDS: Final = 0.1
+MAX_BACKOFF_SECONDS: Final = 1.0
+# A read that lost its stream waits this long for the next one.
+RETRY_WAIT_SECONDS: Final = 5.0
+# The server answers at its deadline; silence beyond this grace means that the answer is lost.
+GRACE_SECONDS: Final = 2.0
+# A silent stream is asked for a sign of life after the first, and given up after the second.
+QUIET_SECONDS: Final = 5.0
+DEAD_SECONDS: Final = 15.0
+# Any answer to this is a sign of life; without a credential it is a refusal that costs the server nothing.
+PROBE_METHOD: Final = "/agent_orchestration.v1.MonitoringService/GetHealth"
+PROBE_ID: Final = 0
+
+
+class _Silent(Exception):
+    """The server holds the stream open and says nothing."""
+
+
+@dataclass(slots=True, eq=False)
+class _Pending:
+    call: relay_pb2.RelayCall
+    size: int
+    is_read: bool
+    deadline: float
+    answer: "asyncio.Future[bytes]"
+    is_sent: bool = False
+    is_retried: bool = False
+
+
+@dataclass(slots=True)
+class _Load:
+    """What is in flight."""
+
+    pending: dict[int, _Pending] = field(default_factory=lambda: {})
+    size: int = 0
+
+    def add(self, number: int, pending: _Pending) -> None:
+        self.pending[number] = pending
+        self.size += pending.size
+
+    def pop(self, number: int) -> _Pending | None:
+        pending = self.pending.pop(number, None)
+        if pending is not None:
+            self.size -= pending.size
+        return pending
+
+
+class Relay:
+    """Relays calls. `connected` is set while the server is known to answer."""
+
+    def __init__(self, upstream: Upstream) -> None:
+        self._upstream = upstream
+        self._load = _Load()
+        self._outgoing: deque[int] = deque()
+        self._cancelled: list[int] = []
+        self._wake = asyncio.Event()
+        self._next_id = PROBE_ID + 1
+        self._probing = False
+        self._heard_at = 0.0
+        self._on_lost: list[Callable[[], None]] = []
+        self.connected = asyncio.Event()
+
+    def on_lost(self, told: Callable[[], None]) -> None:
+        """Tells each time that the server is gone."""
+        self._on_lost.append(told)
+
+    async def call(
+        self, method: str, message: bytes, metadata: Mapping[str, str], *, timeout: float, is_read: bool
+    ) -> bytes:
+        """The serialized response of a unary RPC. Refusal when the server refuses, is away, or too many are in flight.
+
+        `timeout` is in seconds. `is_read` says that the call may be sent twice.
+        """
+        size = len(message)
+        if not self.connected.is_set():
+            raise unavailable("The server cannot be reached")
+        if len(self._load.pending) >= MAX_IN_FLIGHT or self._load.size + size > MAX_IN_FLIGHT_BYTES:
+            raise unavailable("Too many requests are in flight")
+        number = self._next_id
+        self._next_id += 1
+        call = relay_pb2.RelayCall(id=number, method=method, message=message, metadata=metadata)
+        pending = _Pending(call, size, is_read, time.monotonic() + timeout, asyncio.get_running_loop().create_future())
+        self._load.add(number, pending)
+        self._queue(number)
+        try:
+            async with asyncio.timeout(timeout + GRACE_SECONDS):
+                return await pending.answer
+        except TimeoutError:
+            raise too_late("The server did not answer in time") from None
+        finally:
+            if self._load.pop(number) is not None and pending.is_sent:
+                self._cancelled.append(number)
+                self._wake.set()
+
+    async def run(self) -> None:
+        """Keeps a stream open until cancelled."""
+        backoff = FIRST_BACKOFF_SECONDS
+        try:
+            while True:
+                try:
+                    await self._serve_stream()
+                except (NoCredential, _Silent) as error:
+                    reason = str(error)
+                except grpc.aio.AioRpcError as error:
+                    reason = f"{error.code().name}: {error.details()}"
+                else:
+                    reason = "the server ended the stream"
+                if self.connected.is_set():
+                    backoff = FIRST_BACKOFF_SECONDS
+                    log.warning("relay_lost", reason=reason)
+                else:
+                    log.info("relay_not_connected", reason=reason)
+                self._lost()
+                await asyncio.sleep(backoff * random.uniform(0.5, 1.0))
+                backoff = min(backoff * 2, MAX_BACKOFF_SECONDS)
+        finally:
+            self.connected.clear()
+            for pending in list(self._load.pending.values()):
+                _fail(pending, unavailable("The gateway is stopping"))
+
+    async def _serve_stream(self) -> None:
+        stream: Any = self._upstream.relay.Relay(metadata=self._upstream.metadata())
+        self._heard_at = time.monotonic()
+        self._probing = True
+        self._wake.set()
+        tasks = [asyncio.create_task(each) for each in (self._read(stream), self._watch(), self._write(stream))]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            stream.cancel()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _read(self, stream: Any) -> None:
+        async for response in stream:
+            self._heard_at = time.monotonic()
+            if not self.connected.is_set():
+                log.info("relay_connected")
+                self.connected.set()
+                self._retry()
+            for reply in response.replies:
+                pending = self._load.pop(reply.id)
+                if pending is None:
+                    continue
+                if reply.HasField("message"):
+                    if not pending.answer.done():
+                        pending.answer.set_result(reply.message)
+                else:
+                    _fail(pending, from_status(status_pb2.Status.FromString(reply.status)))
+
+    async def _write(self, stream: Any) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._probing or self._cancelled or (self._outgoing and self.connected.is_set()):
+                try:
+                    await stream.write(self._batch())
+                except asyncio.InvalidStateError:
+                    # The stream is over; the reader knows why.
+                    return
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(QUIET_SECONDS / 2)
+            silence = time.monotonic() - self._heard_at
+            if silence > DEAD_SECONDS:
+                raise _Silent(f"no answer for {silence:.0f} s")
+            elif silence > QUIET_SECONDS:
+                self._probing = True
+                self._wake.set()
+
+    def _batch(self) -> relay_pb2.RelayRequest:
+        """All that waits, up to the size of a batch."""
+        request = relay_pb2.RelayRequest(cancelled=self._cancelled)
+        self._cancelled = []
+        if self._probing:
+            self._probing = False
+            request.calls.add(id=PROBE_ID, method=PROBE_METHOD)
+        size = 0
+        now = time.monotonic()
+        while self._outgoing and self.connected.is_set():
+            pending = self._load.pending.get(self._outgoing[0])
+            if pending is not None:
+                if size and size + pending.size > BATCH_BYTES:
+                    break
+                size += pending.size
+                pending.is_sent = True
+                pending.call.timeout.CopyFrom(_duration(pending.deadline - now))
+                request.calls.append(pending.call)
+            self._outgoing.popleft()
+        return request
+
+    def _queue(self, number: int) -> None:
+        self._outgoing.append(number)
+        self._wake.set()
+
+    def _lost(self) -> None:
+        """Sorts out the calls of a broken stream."""
+        if self.connected.is_set():
+            for told in self._on_lost:
+                told()
+        self.connected.clear()
+        self._cancelled = []
+        self._outgoing.clear()
+        for pending in list(self._load.pending.values()):
+            if pending.answer.done():
+                continue
+            if not pending.is_sent or (pending.is_read and not pending.is_retried):
+                pending.is_retried = pending.is_retried or pending.is_sent
+                pending.is_sent = False
+                asyncio.get_running_loop().call_later(RETRY_WAIT_SECONDS, self._give_up, pending)
+                continue
+            self._load.pop(pending.call.id)
+            if pending.is_read:
+                _fail(pending, unavailable("The server was lost twice"))
+            else:
+                _fail(pending, unavailable("The server was lost before it answered: the outcome is unknown"))
+
+    def _retry(self) -> None:
+        """Sends again what a broken stream left."""
+        self._outgoing.extend(self._load.pending)
+        self._wake.set()
+
+    def _give_up(self, pending: _Pending) -> None:
+        if not pending.is_sent and not self.connected.is_set():
+            self._load.pop(pending.call.id)
+            _fail(pending, unavailable("The server cannot be reached"))
+
+
+def _fail(pending: _Pending, refusal: Refusal) -> None:
+    if not pending.answer.done():
+        pending.answer.set_exception(refusal)
+
+
+def _duration(seconds: float) -> duration_pb2.Duration:
+    duration = duration_pb2.Duration()
+    duration.FromMicroseconds(max(1000, round(seconds * 1e6)))
+    return duration

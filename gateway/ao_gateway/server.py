@@ -1,0 +1,82 @@
+"""uvicorn around the gateway: our protocols and limits, our signals, a stop that leaves nobody without an answer."""
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from typing import Final
+
+import uvicorn
+
+from ao_gateway.app import Gateway
+from ao_gateway.http_protocol import HttpProtocol
+from ao_gateway.socket_protocol import SocketProtocol
+
+MAX_FRAME_BYTES: Final = 64 * 1024
+PING_SECONDS: Final = 20.0
+KEEP_ALIVE_SECONDS: Final = 75
+# Within the 10 s that a stop may take in all.
+DRAIN_SECONDS: Final = 8
+
+
+async def serve(gateway: Gateway, sockets: Sequence[socket.socket], ready: Callable[[], None]) -> None:
+    """Serves until SIGTERM or SIGINT; a second one ends the process at once.
+
+    `ready` is called once, when requests succeed: the sockets listen and the server answers.
+    """
+    config = uvicorn.Config(
+        gateway.application,
+        http=HttpProtocol,
+        ws=SocketProtocol,
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        ws_max_size=MAX_FRAME_BYTES,
+        ws_ping_interval=PING_SECONDS,
+        ws_ping_timeout=PING_SECONDS,
+        ws_per_message_deflate=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+    )
+    server = _Server(config)
+    announcement = asyncio.create_task(_announce(gateway, server, ready))
+
+    def stop() -> None:
+        if server.should_exit:
+            os._exit(1)
+        gateway.sockets.restart()
+        server.should_exit = True
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop)
+    try:
+        await server.serve(list(sockets))
+    finally:
+        announcement.cancel()
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.is_serving = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begins to accept connections."""
+        await super().startup(sockets)
+        self.is_serving.set()
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """Leaves signals to us: uvicorn would raise them again after the stop."""
+        yield
+
+
+async def _announce(gateway: Gateway, server: _Server, ready: Callable[[], None]) -> None:
+    await server.is_serving.wait()
+    await gateway.relay.connected.wait()
+    ready()

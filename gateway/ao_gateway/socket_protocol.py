@@ -1,0 +1,107 @@
+"""uvicorn's WebSocket protocol, with a way out that many sockets can share: whole frames, one write, no task.
+
+The transport's own buffer is the backlog, so a socket that keeps up costs nothing, and what a slow one holds is known.
+"""
+
+from asyncio import BaseTransport
+from collections import deque
+from typing import Final
+
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.protocol import State
+
+from ao_gateway.frames import Cancellable
+from ao_gateway.sockets import SINK
+
+# A peer that does not take the close frame within this is cut off.
+CLOSE_SECONDS: Final = 5.0
+RESTART: Final = 1012
+MAX_REASON_BYTES: Final = 123
+
+
+class SocketProtocol(WebSocketsSansIOProtocol):
+    """One WebSocket connection; the application finds it in its scope as a `frames.Sink`."""
+
+    def connection_made(self, transport: BaseTransport) -> None:
+        """Takes over the connection from HTTP."""
+        super().connection_made(transport)
+        self._written = 0
+        # Where each write ends, in bytes since the start, and how many messages it held.
+        self._writes: deque[tuple[int, int]] = deque()
+        self._messages = 0
+        self._watched: Cancellable | None = None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Ends what runs for this socket alone."""
+        super().connection_lost(exc)
+        if self._watched is not None:
+            self._watched.cancel()
+            self._watched = None
+
+    async def run_asgi(self) -> None:
+        """Runs the application."""
+        extensions = self.scope.get("extensions")
+        assert extensions is not None
+        extensions[SINK] = self  # pyright: ignore[reportArgumentType] - an extension of our own, not a dict
+        await super().run_asgi()
+
+    @property
+    def backlog_bytes(self) -> int:
+        """Bytes that the kernel has not taken yet."""
+        return self.transport.get_write_buffer_size()
+
+    @property
+    def backlog_messages(self) -> int:
+        """Messages among them."""
+        taken = self._written - self.backlog_bytes
+        while self._writes and self._writes[0][0] <= taken:
+            self._messages -= self._writes.popleft()[1]
+        return self._messages
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing can be sent any more."""
+        return self.close_sent or self.disconnected or self.transport.is_closing() or self.conn.state is not State.OPEN
+
+    def write(self, frames: bytes, messages: int) -> None:
+        """Sends whole frames in one write."""
+        if self.is_closed:
+            return
+        self._written += len(frames)
+        self._writes.append((self._written, messages))
+        self._messages += messages
+        self.transport.write(frames)
+
+    def end(self, code: int, reason: str) -> None:
+        """Sends a close frame, then waits for the peer's, but not for long."""
+        if self.is_closed:
+            return
+        self.stop_keepalive()
+        reason = reason.encode()[:MAX_REASON_BYTES].decode(errors="ignore")
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
+        self.conn.send_close(code, reason)
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = True
+        if self.read_paused:
+            self.read_paused = False
+            self.transport.resume_reading()
+        self.close_timer = self.loop.call_later(CLOSE_SECONDS, self.transport.abort)
+        if self._watched is not None:
+            self._watched.cancel()
+
+    def on_closed(self, call: Cancellable) -> None:
+        """Cancels the call when the socket is closed."""
+        self._watched = call
+        if self.is_closed:
+            call.cancel()
+
+    async def drained(self) -> None:
+        """Waits until the buffer is nearly empty."""
+        await self.writable.wait()
+
+    def shutdown(self) -> None:
+        """Tells the peer to come back."""
+        if self.handshake_complete:
+            self.end(RESTART, "restart")
+        else:
+            super().shutdown()

@@ -1,0 +1,67 @@
+"""The one channel to the server, and the gateway's own credential on it."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import grpc
+
+from agent_orchestration.v1.access_pb2_grpc import AccessServiceStub
+from agent_orchestration.v1.monitoring_pb2_grpc import MonitoringServiceStub
+from agent_orchestration.v1.relay_pb2_grpc import RelayServiceStub
+
+MAX_MESSAGE_BYTES: Final = 16 * 1024 * 1024
+PROJECT_KEY: Final = "agent-orchestration-project"
+_OPTIONS: Final = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    # A proxy named in the environment is for the outside world, not for this hop.
+    ("grpc.enable_http_proxy", 0),
+)
+
+Metadata = tuple[tuple[str, str], ...]
+
+
+class NoCredential(Exception):
+    """The gateway has no usable credential of its own, or not yet."""
+
+
+class Upstream:
+    """The server as the gateway sees it. `read_key` gives the gateway's credential, anew for each connect."""
+
+    def __init__(self, server: str, read_key: Callable[[], str]) -> None:
+        self._channel = grpc.aio.insecure_channel(server, options=_OPTIONS)
+        self._read_key = read_key
+        self.relay = RelayServiceStub(self._channel)
+        self.access = AccessServiceStub(self._channel)
+        self.monitoring = MonitoringServiceStub(self._channel)
+
+    def metadata(self, project_id: str | None = None) -> Metadata:
+        """What the gateway's own calls carry; with the project that one acts in. NoCredential when there is no key."""
+        authorization = (("authorization", f"Bearer {self._read_key()}"),)
+        return authorization if project_id is None else (*authorization, (PROJECT_KEY, project_id))
+
+    async def close(self) -> None:
+        """Ends the channel and what is left on it."""
+        await self._channel.close()
+
+
+def key_reader(key: str | None, data_dir: Path) -> Callable[[], str]:
+    """Gives the key that was set, else the one that the server has written to the data folder."""
+    if key is not None:
+        return lambda: key
+    path = data_dir / "gateway.key"
+
+    def read() -> str:
+        try:
+            text = path.read_text(encoding="ascii").strip()
+        except (OSError, ValueError):
+            raise NoCredential(f"{path} cannot be read") from None
+        if not text or not all("!" <= character <= "~" for character in text):
+            raise NoCredential(f"{path} holds no key")
+        return text
+
+    return read
