@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -16,7 +16,7 @@ HOPELESS: Final = 2
 
 
 class HalfEnded(Exception):
-    """A half will not run any more; `code` is what to exit with."""
+    """A half that will not run any more. `code` is what to exit with; an empty text: the half said why itself."""
 
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
@@ -26,44 +26,49 @@ class HalfEnded(Exception):
 class Half:
     """Runs one command as a child, again and again, until told to stop."""
 
-    def __init__(self, name: str, arguments: Callable[[], Sequence[str]], parent_fd: int) -> None:
-        """`arguments` are asked for at each start: a port that was free at first is kept from then on."""
+    def __init__(self, name: str, arguments: Sequence[str], parent_fd: int, heard: Callable[[str], None]) -> None:
+        """`heard` is called with each line that the child prints on standard output."""
         self.name = name
         self._arguments = arguments
         self._parent_fd = parent_fd
+        self._heard = heard
         self._process: asyncio.subprocess.Process | None = None
-        self._stopping = False
+        self._was_ready = False
+        self._stopping = asyncio.Event()
 
-    async def run(self, line: Callable[[str], None]) -> None:
-        """Keeps the child running and hands on each line it prints. HalfEnded when it cannot be kept running."""
+    async def run(self) -> None:
+        """Keeps the child running; returns once it was told to stop and has ended. HalfEnded when it keeps dying."""
         restarts = Restarts()
-        while True:
-            code = await self._once(line)
-            if self._stopping:
+        while not self._stopping.is_set():
+            code = await self._run_once()
+            if self._stopping.is_set():
                 return
-            if code == HOPELESS:
+            # What was well once may be well again: a port, say, that a passing connection holds.
+            if code == HOPELESS and not self._was_ready:
                 raise HalfEnded("", HOPELESS)
             delay = restarts.after_death(asyncio.get_running_loop().time())
             if delay is None:
-                raise HalfEnded(f"the {self.name} died too often", 1)
+                raise HalfEnded(f"the {self.name} died too often ({_reason(code)})", 1)
             print(f"the {self.name} ended ({_reason(code)}); starting it again", file=sys.stderr, flush=True)
-            await asyncio.sleep(delay)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), delay)
 
-    def send(self, number: signal.Signals) -> None:
-        """Signals the child. After SIGTERM it is not started again."""
-        self._stopping = True
-        if self._process is not None and self._process.returncode is None:
-            with suppress(ProcessLookupError):
-                self._process.send_signal(number)
+    def stop(self) -> None:
+        """Tells the child to stop; it is not started again."""
+        self._stopping.set()
+        self._send(signal.SIGTERM)
 
-    async def _once(self, line: Callable[[str], None]) -> int:
-        # A session of its own keeps the terminal's Ctrl-C away: the parent passes it on, once, as SIGTERM.
+    def kill(self) -> None:
+        """Ends the child at once; it is not started again."""
+        self._stopping.set()
+        self._send(signal.SIGKILL)
+
+    async def _run_once(self) -> int:
+        # -P: what lies in the folder where `ao dev` was called is not for import. A session of its own keeps the
+        # terminal's Ctrl-C away: the parent passes it on, once, as SIGTERM.
         process = await asyncio.create_subprocess_exec(
             sys.executable,
-            "-m",
-            "agent_orchestration.cli",
-            self.name,
-            *self._arguments(),
+            *("-P", "-m", "agent_orchestration.cli", self.name, *self._arguments),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             env=os.environ | {PARENT_FD: str(self._parent_fd)},
@@ -71,17 +76,18 @@ class Half:
             start_new_session=True,
         )
         self._process = process
-        if self._stopping:
-            process.send_signal(signal.SIGTERM)
-        async for text in _lines(process):
-            line(text)
+        if self._stopping.is_set():
+            self._send(signal.SIGTERM)
+        assert process.stdout is not None
+        async for line in process.stdout:
+            self._was_ready = True
+            self._heard(line.decode(errors="replace").rstrip("\n"))
         return await process.wait()
 
-
-async def _lines(process: asyncio.subprocess.Process) -> AsyncIterator[str]:
-    assert process.stdout is not None
-    async for raw in process.stdout:
-        yield raw.decode(errors="replace").rstrip("\n")
+    def _send(self, number: signal.Signals) -> None:
+        if self._process is not None and self._process.returncode is None:
+            with suppress(ProcessLookupError):
+                self._process.send_signal(number)
 
 
 def _reason(code: int) -> str:
