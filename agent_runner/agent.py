@@ -3,22 +3,30 @@
 import asyncio
 import inspect
 import json
+import sys
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from agent_runner.attempts import Handler
+from agent_runner.instance import Definition
 
 HandlerType = TypeVar("HandlerType", bound=Callable[..., Any])
 
-MAX_NAME_LENGTH = 200
-MAX_TYPE_LENGTH = 100
+MAX_NAME_LENGTH: Final = 200
+MAX_TYPE_LENGTH: Final = 100
+MAX_ENVIRONMENT_LENGTH: Final = 64
+MAX_CONCURRENT_TASKS: Final = 10_000
+MAX_RETRY_ATTEMPTS: Final = 100
+MAX_TIMEOUT_SECONDS: Final = 10 * 365 * 86_400
+DRAIN_SECONDS: Final = 25.0
 
 
 class Agent:
     """An agent: a name, a type, and functions for types of tasks.
 
     What is given here registers the agent when it connects for the first time; afterwards the stored settings win.
-    `timeout` is in seconds. ValueError or TypeError when an argument is not usable.
+    `timeout` is in seconds; `configuration` holds settings of your own. `agent_id` attaches to an agent that exists
+    already. ValueError or TypeError when an argument cannot be used.
     """
 
     def __init__(
@@ -30,71 +38,128 @@ class Agent:
         timeout: float | None = None,
         retry_attempts: int | None = None,
         environment: str | None = None,
-        configuration: Mapping[str, Any] | None = None,
         agent_id: str | None = None,
+        configuration: Mapping[str, Any] | None = None,
     ) -> None:
         self.name = _text("name", name, MAX_NAME_LENGTH)
         self.type = _text("type", type, MAX_TYPE_LENGTH)
-        if isinstance(max_concurrent_tasks, bool) or not 1 <= max_concurrent_tasks <= 10_000:
-            raise ValueError("max_concurrent_tasks must be an integer from 1 to 10000")
-        settings = {
-            "max_concurrent_tasks": max_concurrent_tasks,
-            "timeout": timeout,
-            "retry_attempts": retry_attempts,
-            **(configuration or {}),
+        self.environment = None if environment is None else _text("environment", environment, MAX_ENVIRONMENT_LENGTH)
+        self.agent_id = None if agent_id is None else _text("agent_id", agent_id, MAX_NAME_LENGTH)
+        settings: dict[str, Any] = {
+            "max_concurrent_tasks": _whole("max_concurrent_tasks", max_concurrent_tasks, 1, MAX_CONCURRENT_TASKS)
         }
-        self.configuration = json.dumps({key: value for key, value in settings.items() if value is not None})
-        self.environment = environment
-        self.agent_id = agent_id
-        self.handlers: dict[str, Handler] = {}
+        if timeout is not None:
+            settings["timeout"] = _seconds("timeout", timeout)
+        if retry_attempts is not None:
+            settings["retry_attempts"] = _whole("retry_attempts", retry_attempts, 0, MAX_RETRY_ATTEMPTS)
+        self._configuration = _json(settings, configuration or {})
+        self._handlers: dict[str, Handler] = {}
 
     def task(self, type: str) -> Callable[[HandlerType], HandlerType]:
-        """Registers a function, async or plain, for tasks of this type; `"*"` takes every other type.
+        """Registers a function, async or plain, for tasks of this type; `"*"` takes every type without its own.
 
         The function gets a `Task` and returns a dict, or None for an empty result. It is returned unchanged. ValueError
         when the type has a function already.
         """
+        if callable(type):
+            raise TypeError('write @agent.task("some_type"): the type of the tasks is missing')
         _text("task type", type, MAX_TYPE_LENGTH)
 
         def register(function: HandlerType) -> HandlerType:
             if not callable(function):
                 raise TypeError(f"{function!r} is not a function")
             if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-                raise TypeError(f"{function.__name__} is a generator: a task function returns its result")
-            if type in self.handlers:
+                raise TypeError(f"{function.__qualname__} is a generator: a task function returns its result")
+            if type in self._handlers:
                 raise ValueError(f"agent {self.name!r} has a function for {type!r} already")
-            self.handlers[type] = function
+            self._handlers[type] = function
             return function
 
         return register
 
-    def run(self, server: str | None = None, api_key: str | None = None) -> None:
-        """Serves until SIGTERM or Ctrl-C, as `ao runner` would, then ends the process.
+    def run(
+        self, server: str | None = None, api_key: str | None = None, *, drain_timeout: float = DRAIN_SECONDS
+    ) -> None:
+        """Serves until SIGTERM or Ctrl-C, as `ao runner` does. SystemExit with 2 when there is no point in going on.
 
         `server` is HOST:PORT. Without arguments `AGENT_ORCHESTRATION_SERVER` and `AGENT_ORCHESTRATION_API_KEY` count.
+        `drain_timeout`: how many seconds running tasks get to end after the signal.
         """
-        from agent_runner.process import run
+        from agent_runner import process
 
-        run([self], server, api_key)
+        code = process.run([self], server, api_key, drain_timeout)
+        if code:
+            sys.exit(code)
 
-    async def serve(self, server: str | None = None, api_key: str | None = None) -> None:
-        """Serves within a running event loop until cancelled; the loop's owner keeps its signals.
+    async def serve(
+        self, server: str | None = None, api_key: str | None = None, *, drain_timeout: float = DRAIN_SECONDS
+    ) -> None:
+        """Serves within a running event loop, and leaves signals to its owner. When it is cancelled it drains first.
 
-        `link.Refused` when the server will not have the agent.
+        `stream.Refused` when the server will not have the agent, `settings.BadSettings` for an odd address or key.
         """
-        from agent_runner.process import Runner, connection
+        from agent_runner import process, settings
 
-        runner = Runner([self], connection(server, api_key))
+        links = process.Links([self], settings.read(server, api_key))
+        serving = asyncio.ensure_future(links.serve())
         try:
-            await runner.serve()
+            await asyncio.shield(serving)
         except asyncio.CancelledError:
-            await runner.drain(0.0)
+            links.drain(drain_timeout)
+            await serving
             raise
 
+    @property
+    def task_types(self) -> tuple[str, ...]:
+        """The types that have a function."""
+        return tuple(self._handlers)
 
-def _text(what: str, value: str, limit: int) -> str:
-    if not isinstance(value, str):  # pyright: ignore[reportUnnecessaryIsInstance] - agent code may be untyped
+    def definition(self) -> Definition:
+        """What the link says of the agent."""
+        return Definition(
+            self.name, self.type, self.agent_id, self.environment, self._configuration, dict(self._handlers)
+        )
+
+
+# Agent code may be untyped: what the annotations promise is checked.
+
+
+def _text(what: str, value: Any, limit: int) -> str:
+    if not isinstance(value, str):
         raise TypeError(f"{what} must be text, not {value!r}")
-    if not value or len(value) > limit or "\0" in value:
+    if not value.strip() or len(value) > limit or "\0" in value:
         raise ValueError(f"{what} must have 1 to {limit} characters, none of them U+0000")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{what} must not contain lone surrogates") from None
     return value
+
+
+def _whole(what: str, value: Any, least: int, most: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{what} must be an integer, not {value!r}")
+    if not least <= value <= most:
+        raise ValueError(f"{what} must be from {least} to {most}, not {value}")
+    return value
+
+
+def _seconds(what: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{what} must be a number of seconds, not {value!r}")
+    # Written so that NaN fails too.
+    if not 0 < value <= MAX_TIMEOUT_SECONDS:
+        raise ValueError(f"{what} must be above 0 and at most {MAX_TIMEOUT_SECONDS} seconds, not {value}")
+    return value
+
+
+def _json(settings: dict[str, Any], configuration: Mapping[str, Any]) -> str:
+    for key in ("max_concurrent_tasks", "timeout", "retry_attempts"):
+        if key in configuration:
+            raise ValueError(f"give {key} as an argument of its own, not within configuration")
+    try:
+        text = json.dumps({**settings, **configuration}, ensure_ascii=False, allow_nan=False)
+        text.encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"configuration is not JSON: {error}") from None
+    return text

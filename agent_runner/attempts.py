@@ -1,135 +1,162 @@
-"""Runs attempts: async functions in the user's event loop, plain ones in threads of their own."""
+"""One attempt at a task, however its code runs: it can be started, cancelled, and ends once.
+
+Started and cancelled from the link's thread. An async function runs in the user's event loop, a plain one in a thread.
+"""
 
 import asyncio
 import contextvars
-import functools
 import inspect
-import json
-import logging
-import threading
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from enum import Enum
+from functools import partial
 from typing import Any
 
-from agent_orchestration.v1 import runners_pb2
+from agent_orchestration.v1 import common_pb2, runners_pb2
 from agent_runner import outcomes
-from agent_runner.outbox import Attempt, Outbox
+from agent_runner.outbox import AttemptId, Outbox
 from agent_runner.task import Task
+from agent_runner.threads import Threads
 
 Handler = Callable[[Task], Any]
 
-log = logging.getLogger("agent_runner")
+
+class Stop(Enum):
+    """Why an attempt is cancelled. Whatever its code does afterwards, this decides its outcome."""
+
+    # It is not, or may not be, this instance's any more: nothing of it is reported.
+    DROPPED = "dropped"
+    REQUESTED = "requested"
+    TIMEOUT = "timeout"
+    # The process goes away.
+    HANDED_BACK = "handed back"
 
 
-@dataclass(slots=True)
-class _Running:
-    task: Task
-    # How to stop it, where that is possible: a plain function only sees `task.cancelled`.
-    cancel: Callable[[], object] = lambda: None
+class UserLoop:
+    """Where agent code runs: the event loop that serves, and the context variables that were set there."""
+
+    def __init__(self) -> None:
+        """Called in the loop."""
+        self.loop = asyncio.get_running_loop()
+        self._context = contextvars.copy_context()
+
+    def context(self) -> contextvars.Context:
+        """A copy for one attempt."""
+        return self._context.copy()
 
 
-class Attempts:
-    """The attempts of one agent in this process. Called from the link's thread; runs code in the user's loop."""
+class Attempt(ABC):
+    """One attempt. `end` is called once, from any thread, when its code has ended or will never begin."""
 
-    def __init__(self, handlers: dict[str, Handler], outbox: Outbox, loop: asyncio.AbstractEventLoop) -> None:
-        self._handlers = handlers
+    def __init__(self, id: AttemptId, task: Task, handler: Handler, outbox: Outbox) -> None:
+        self.id = id
+        self._task = task
+        self._handler = handler
         self._outbox = outbox
-        self._loop = loop
-        self._running: dict[Attempt, _Running] = {}
-        self._lock = threading.Lock()
-        self._threads: ThreadPoolExecutor | None = None
-        self._thread_count = 0
+        self._stop: Stop | None = None
 
-    def resize(self, max_concurrent_tasks: int) -> None:
-        """Plain functions get one thread per slot: never a shared pool that other code may fill."""
-        if max_concurrent_tasks != self._thread_count:
-            old, self._thread_count = self._threads, max_concurrent_tasks
-            self._threads = ThreadPoolExecutor(max_concurrent_tasks, thread_name_prefix="task")
-            if old is not None:
-                old.shutdown(wait=False)
+    @abstractmethod
+    def start(self) -> None:
+        """Lets its code run."""
 
-    def start(self, assignments: Iterable[runners_pb2.Assignment], agent_id: str) -> None:
-        """Takes up work. An attempt that is held already is not started twice."""
-        ready: list[tuple[Handler, Task, Attempt]] = []
-        for assignment in assignments:
-            attempt = Attempt(assignment.attempt.task_id, assignment.attempt.number)
-            if not self._outbox.hold(attempt):
-                continue
-            handler = self._handlers.get(assignment.type) or self._handlers.get("*")
-            if handler is None:
-                handled = ", ".join(sorted(self._handlers))
-                message = f"no function is registered for {assignment.type!r}, only for: {handled}"
-                self._outbox.end(attempt, outcomes.failed("no_handler", message))
-                continue
-            task = Task(attempt, assignment.type, json.loads(assignment.payload), agent_id, self._outbox)
-            with self._lock:
-                self._running[attempt] = _Running(task)
-            ready.append((handler, task, attempt))
-        if ready:
-            self._loop.call_soon_threadsafe(self._start, ready)
+    def cancel(self, stop: Stop) -> None:
+        """Tells the code to stop. The first reason counts, except that what is dropped stays dropped."""
+        if self._stop is None or stop is Stop.DROPPED:
+            self._stop = stop
+        self._task.cancel()
+        self._interrupt()
 
-    def abandon(self, attempts: Iterable[Attempt]) -> None:
-        """Stops attempts that are no longer this instance's; nothing of them is reported."""
-        for attempt in attempts:
-            self._outbox.settle(attempt)
-            self._cancel(attempt)
+    @abstractmethod
+    def _interrupt(self) -> None:
+        """Reaches code that does not look at `task.cancelled`, where that is possible."""
 
-    def hand_back(self) -> None:
-        """Gives everything that still runs back to the queue, uncounted, and stops it."""
-        for attempt in self._outbox.running():
-            handed_back = runners_pb2.HandedBack(reason="the process is going away")
-            self._outbox.end(attempt, runners_pb2.Outcome(handed_back=handed_back))
-            self._cancel(attempt)
+    def _returned(self, value: object) -> None:
+        self._end(outcomes.returned(value))
 
-    def _cancel(self, attempt: Attempt) -> None:
-        with self._lock:
-            running = self._running.get(attempt)
-        if running is not None:
-            running.task.cancelled = True
-            self._loop.call_soon_threadsafe(lambda: running.cancel())
-
-    def _start(self, ready: list[tuple[Handler, Task, Attempt]]) -> None:
-        for handler, task, attempt in ready:
-            with self._lock:
-                running = self._running[attempt]
-            if task.cancelled:
-                self._forget(attempt)
-            elif inspect.iscoroutinefunction(handler):
-                work = self._loop.create_task(self._run_async(handler, task, attempt), name=f"{task.id}/{task.attempt}")
-                running.cancel = work.cancel
-            else:
-                assert self._threads is not None
-                context = contextvars.copy_context()
-                run = functools.partial(self._run_plain, handler, task, attempt)
-                running.cancel = self._threads.submit(context.run, run).cancel
-
-    async def _run_async(self, handler: Handler, task: Task, attempt: Attempt) -> None:
-        try:
-            self._outbox.end(attempt, outcomes.returned(await handler(task)))
-        except asyncio.CancelledError as error:
-            if not task.cancelled:
-                self._raised(task, attempt, error)
-        except BaseException as error:
-            self._raised(task, attempt, error)
-        finally:
-            self._forget(attempt)
-
-    def _run_plain(self, handler: Handler, task: Task, attempt: Attempt) -> None:
-        try:
-            self._outbox.end(attempt, outcomes.returned(handler(task)))
-        except BaseException as error:
-            self._raised(task, attempt, error)
-        finally:
-            self._forget(attempt)
-
-    def _raised(self, task: Task, attempt: Attempt, error: BaseException) -> None:
+    def _raised(self, error: BaseException) -> None:
         """Whatever a function raises ends its attempt, SystemExit too: it must not end the process."""
-        for lines in outcomes.traceback_lines(error):
-            for line in lines.splitlines():
-                task.log.error("%s", line)
-        self._outbox.end(attempt, outcomes.raised(error))
+        if self._stop is None:
+            for line in outcomes.traceback_lines(error):
+                self._task.log.write(common_pb2.LOG_LEVEL_ERROR, line, even_if_full=True)
+        self._end(outcomes.raised(error))
 
-    def _forget(self, attempt: Attempt) -> None:
-        with self._lock:
-            self._running.pop(attempt, None)
+    def _end(self, outcome: runners_pb2.Outcome) -> None:
+        self._task.log.close()
+        self._outbox.end(self.id, self._outcome_of_stop() if self._stop is not None else outcome)
+
+    def _outcome_of_stop(self) -> runners_pb2.Outcome | None:
+        match self._stop:
+            case Stop.REQUESTED:
+                return outcomes.cancelled()
+            case Stop.TIMEOUT:
+                return outcomes.failed("timeout", "the attempt took longer than its timeout")
+            case Stop.HANDED_BACK:
+                return outcomes.handed_back("the runner went away")
+            case _:
+                return None
+
+
+class AsyncAttempt(Attempt):
+    """Runs an async function in the user's loop."""
+
+    def __init__(self, id: AttemptId, task: Task, handler: Handler, outbox: Outbox, user: UserLoop) -> None:
+        super().__init__(id, task, handler, outbox)
+        self._user = user
+        self._work: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begins in the user's loop, as soon as that has a moment."""
+        self._user.loop.call_soon_threadsafe(self._begin)
+
+    def _begin(self) -> None:
+        name = f"{self._task.id}/{self._task.attempt}"
+        self._work = self._user.loop.create_task(self._run(), name=name, context=self._user.context())
+
+    async def _run(self) -> None:
+        try:
+            # A cancel may have come before the code began.
+            value = None if self._task.cancelled else await self._handler(self._task)
+        except BaseException as error:
+            self._raised(error)
+        else:
+            self._returned(value)
+
+    def _interrupt(self) -> None:
+        self._user.loop.call_soon_threadsafe(self._cancel_work)
+
+    def _cancel_work(self) -> None:
+        if self._work is not None:
+            self._work.cancel()
+
+
+class ThreadAttempt(Attempt):
+    """Runs a plain function in a thread. It cannot be stopped from outside: it is told when it reports or looks."""
+
+    def __init__(
+        self, id: AttemptId, task: Task, handler: Handler, outbox: Outbox, user: UserLoop, threads: Threads
+    ) -> None:
+        super().__init__(id, task, handler, outbox)
+        self._context = user.context()
+        self._threads = threads
+
+    def start(self) -> None:
+        """Begins as soon as a thread is free."""
+        self._threads.submit(partial(self._context.run, self._run))
+
+    def _run(self) -> None:
+        try:
+            value = None if self._task.cancelled else self._handler(self._task)
+        except BaseException as error:
+            self._raised(error)
+        else:
+            self._returned(value)
+
+    def _interrupt(self) -> None:
+        """Nothing reaches it."""
+
+
+def is_async(handler: Handler) -> bool:
+    """Whether the function is one of `async def`, seen through partials and objects that can be called."""
+    while isinstance(handler, partial):
+        handler = handler.func
+    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(getattr(handler, "__call__", None))  # noqa: B004

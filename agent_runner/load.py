@@ -7,19 +7,19 @@ import time
 from pathlib import Path
 from typing import Final
 
-_STARTED: Final = time.monotonic()
+_IMPORTED: Final = time.monotonic()
 
 
 class Load:
-    """Measures between one status and the next."""
+    """Measures the processor between one status and the next."""
 
     def __init__(self) -> None:
         self._at = time.monotonic()
-        self._cpu = _cpu_seconds()
+        self._cpu = time.process_time()
 
     def cpu_usage(self) -> float:
         """Percent of one core since the last call."""
-        now, cpu = time.monotonic(), _cpu_seconds()
+        now, cpu = time.monotonic(), time.process_time()
         elapsed = now - self._at
         usage = 100.0 * (cpu - self._cpu) / elapsed if elapsed > 0 else 0.0
         self._at, self._cpu = now, cpu
@@ -38,10 +38,10 @@ def memory_usage() -> float:
 
 
 def uptime() -> float:
-    """Seconds since the process started working."""
-    return time.monotonic() - _STARTED
-
-
-def _cpu_seconds() -> float:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
+    """Seconds since the process started; where the system does not say, since this module was imported."""
+    if sys.platform == "linux":
+        # The name in the second field may hold spaces and brackets.
+        fields = Path("/proc/self/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+        started = int(fields[19]) / os.sysconf("SC_CLK_TCK")
+        return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - started)
+    return time.monotonic() - _IMPORTED

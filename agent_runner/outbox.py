@@ -1,188 +1,130 @@
-"""What waits to be said to the server, and the attempts that are held until their outcome is settled.
+"""What the threads that run agent code have to say, until the link takes it.
 
-Written by the threads that run agent code, emptied by the link. Bounded: beyond the limits log lines are dropped and
-counted, progress keeps its last value, and the capacity goes to 0 so that no more work comes. Outcomes are never
-dropped.
+Bounded: beyond the limits log lines are refused (their writer counts them and says so), and progress keeps the last
+report of each attempt. Outcomes are always taken: there is at most one for each attempt that is held.
 """
 
 import threading
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from agent_orchestration.v1 import common_pb2, runners_pb2
 
-MAX_LOG_LINES: Final = 10_000
-MAX_LOG_BYTES: Final = 4 * 1024 * 1024
-MAX_OUTCOMES: Final = 10_000
-MAX_OUTCOME_BYTES: Final = 64 * 1024 * 1024
-MESSAGE_BYTES: Final = 2 * 1024 * 1024
-MESSAGE_ITEMS: Final = 2_000
+MAX_LINES: Final = 10_000
+MAX_LINE_BYTES: Final = 8 * 1024 * 1024
 
 
-class Attempt(NamedTuple):
-    """One attempt at a task."""
+class AttemptId(NamedTuple):
+    """One attempt at a task: the pair that fences every report."""
 
     task_id: str
     number: int
 
+    @classmethod
+    def of(cls, message: runners_pb2.Attempt) -> "AttemptId":
+        """From the stream."""
+        return cls(message.task_id, message.number)
+
     def message(self) -> runners_pb2.Attempt:
-        """As the stream has it."""
+        """For the stream."""
         return runners_pb2.Attempt(task_id=self.task_id, number=self.number)
 
 
-@dataclass(frozen=True, slots=True)
-class _Line:
-    attempt: Attempt
+@dataclass(slots=True)
+class Line:
+    """A log line, cut to size. `at` in monotonic seconds."""
+
+    attempt: AttemptId
     level: common_pb2.LogLevel.ValueType
     message: str
-    at: float
+    at: float = field(default_factory=time.monotonic)
+
+
+# Percent and message.
+Progress = tuple[float, str | None]
+# What became of an attempt; None when nothing is to be said of it.
+Ended = tuple[AttemptId, runners_pb2.Outcome | None]
 
 
 class Outbox:
-    """Everything that one instance has yet to say."""
+    """Written from any thread, emptied by the link. `wake` is called, from any thread, once for each emptying."""
 
     def __init__(self, wake: Callable[[], None]) -> None:
-        """`wake` is called, from any thread, when there is something to send."""
         self._wake = wake
         self._lock = threading.Lock()
-        self._held: set[Attempt] = set()
-        self._progress: dict[Attempt, tuple[float, str | None]] = {}
-        self._lines: deque[_Line] = deque()
+        self._woken = False
+        self._lines: deque[Line] = deque()
         self._line_bytes = 0
-        self._dropped: Counter[Attempt] = Counter()
-        self._outcomes: dict[Attempt, runners_pb2.Outcome] = {}
-        self._outcome_bytes = 0
-        self._unsent: dict[Attempt, None] = {}
-
-    def hold(self, attempt: Attempt) -> bool:
-        """Takes up an attempt; False when it is held already."""
-        with self._lock:
-            new = attempt not in self._held
-            self._held.add(attempt)
-            return new
-
-    def held(self) -> list[Attempt]:
-        """Attempts that run or whose outcome is not settled."""
-        with self._lock:
-            return list(self._held)
-
-    def running(self) -> list[Attempt]:
-        """Attempts that have no outcome yet."""
-        with self._lock:
-            return [attempt for attempt in self._held if attempt not in self._outcomes]
+        self._progress: dict[AttemptId, Progress] = {}
+        self._ended: list[Ended] = []
 
     @property
     def is_full(self) -> bool:
-        """Whether so much waits to be settled that no more work should come."""
-        return len(self._outcomes) >= MAX_OUTCOMES or self._outcome_bytes >= MAX_OUTCOME_BYTES
+        """Whether further log lines would be too many."""
+        return len(self._lines) >= MAX_LINES or self._line_bytes >= MAX_LINE_BYTES
 
-    def progress(self, attempt: Attempt, percent: float, message: str | None) -> None:
-        """The last report of an attempt is the one that is sent."""
-        with self._lock:
-            if attempt not in self._held:
-                return
-            kept = self._progress.get(attempt)
-            self._progress[attempt] = (percent, message if message is not None or kept is None else kept[1])
-        self._wake()
+    @property
+    def is_half_full(self) -> bool:
+        """Whether log lines are written much faster than they are sent."""
+        return len(self._lines) >= MAX_LINES // 2 or self._line_bytes >= MAX_LINE_BYTES // 2
 
-    def log(self, attempt: Attempt, level: common_pb2.LogLevel.ValueType, message: str) -> None:
-        """One line, already cut to size."""
+    def log(self, line: Line) -> None:
+        """Queues a line. Callers look at `is_full` first."""
         with self._lock:
-            if attempt not in self._held:
-                return
-            if len(self._lines) >= MAX_LOG_LINES or self._line_bytes >= MAX_LOG_BYTES:
-                self._dropped[attempt] += 1
-                return
-            self._lines.append(_Line(attempt, level, message, time.monotonic()))
-            self._line_bytes += len(message)
-        self._wake()
+            self._lines.append(line)
+            self._line_bytes += len(line.message)
+            asleep = self._rouse()
+        if asleep:
+            self._wake()
 
-    def end(self, attempt: Attempt, outcome: runners_pb2.Outcome) -> None:
-        """The outcome of an attempt; nothing happens when it is no longer held."""
+    def progress(self, attempt: AttemptId, percent: float, message: str | None) -> None:
+        """Queues a report in place of the attempt's last one; a message stays until there is a newer one."""
         with self._lock:
-            if attempt not in self._held or attempt in self._outcomes:
-                return
-            outcome.attempt.CopyFrom(attempt.message())
-            self._outcomes[attempt] = outcome
-            self._outcome_bytes += len(outcome.result)
-            self._unsent[attempt] = None
-        self._wake()
+            if message is None and attempt in self._progress:
+                message = self._progress[attempt][1]
+            self._progress[attempt] = (percent, message)
+            asleep = self._rouse()
+        if asleep:
+            self._wake()
 
-    def settle(self, attempt: Attempt) -> None:
-        """The server knows the outcome, or does not want it."""
+    def end(self, attempt: AttemptId, outcome: runners_pb2.Outcome | None) -> None:
+        """The code of the attempt has ended. Its lines and progress were queued before."""
         with self._lock:
-            self._held.discard(attempt)
-            self._progress.pop(attempt, None)
-            self._unsent.pop(attempt, None)
-            outcome = self._outcomes.pop(attempt, None)
-            if outcome is not None:
-                self._outcome_bytes -= len(outcome.result)
+            self._ended.append((attempt, outcome))
+            asleep = self._rouse()
+        if asleep:
+            self._wake()
 
-    def reconnected(self) -> None:
-        """A new stream: every outcome that is not settled is sent again."""
+    def take_ended(self) -> list[Ended]:
+        """The attempts that ended since the last call."""
         with self._lock:
-            self._unsent = dict.fromkeys(self._outcomes)
+            self._woken = False
+            ended, self._ended = self._ended, []
+            return ended
 
-    def take(self) -> list[runners_pb2.ConnectRequest]:
-        """What waits, as messages: an attempt's lines and progress go before its outcome."""
+    def take_reports(self) -> tuple[deque[Line], dict[AttemptId, Progress]]:
+        """Lines and progress that wait."""
         with self._lock:
-            lines = self._take_lines()
+            lines, self._lines, self._line_bytes = self._lines, deque(), 0
             progress, self._progress = self._progress, {}
-            outcomes = [self._outcomes[attempt] for attempt in self._unsent]
-            self._unsent.clear()
-        now = time.monotonic()
-        return [*_log_messages(lines, now), *_progress_messages(progress), *_outcome_messages(outcomes)]
+            return lines, progress
 
-    def _take_lines(self) -> list[_Line]:
-        lines = list(self._lines)
-        self._lines.clear()
-        self._line_bytes = 0
-        for attempt, count in self._dropped.items():
-            text = f"{count} log lines dropped: written faster than they could be sent"
-            lines.append(_Line(attempt, common_pb2.LOG_LEVEL_WARNING, text, time.monotonic()))
-        self._dropped.clear()
-        return lines
+    def put_back(self, lines: Iterable[Line], progress: dict[AttemptId, Progress]) -> None:
+        """Reports that could not be sent after all, older than those that wait."""
+        with self._lock:
+            self._lines.extendleft(reversed(list(lines)))
+            self._line_bytes = sum(len(line.message) for line in self._lines)
+            self._progress = progress | self._progress
 
+    @property
+    def has_reports(self) -> bool:
+        """Whether lines or progress wait."""
+        return bool(self._lines or self._progress)
 
-def _log_messages(lines: list[_Line], now: float) -> Iterator[runners_pb2.ConnectRequest]:
-    reports: list[runners_pb2.LogReport] = []
-    size = 0
-    for line in lines:
-        report = runners_pb2.LogReport(attempt=line.attempt.message(), level=line.level, message=line.message)
-        report.age.FromMicroseconds(max(0, round((now - line.at) * 1e6)))
-        if size > MESSAGE_BYTES or len(reports) >= MESSAGE_ITEMS:
-            yield runners_pb2.ConnectRequest(log=runners_pb2.Log(reports=reports))
-            reports, size = [], 0
-        reports.append(report)
-        size += 4 * len(line.message)
-    if reports:
-        yield runners_pb2.ConnectRequest(log=runners_pb2.Log(reports=reports))
-
-
-def _progress_messages(
-    progress: dict[Attempt, tuple[float, str | None]],
-) -> Iterator[runners_pb2.ConnectRequest]:
-    reports = [
-        runners_pb2.ProgressReport(attempt=attempt.message(), progress=percent, message=message)
-        for attempt, (percent, message) in progress.items()
-    ]
-    for start in range(0, len(reports), MESSAGE_ITEMS):
-        part = reports[start : start + MESSAGE_ITEMS]
-        yield runners_pb2.ConnectRequest(progress=runners_pb2.Progress(reports=part))
-
-
-def _outcome_messages(outcomes: list[runners_pb2.Outcome]) -> Iterator[runners_pb2.ConnectRequest]:
-    part: list[runners_pb2.Outcome] = []
-    size = 0
-    for outcome in outcomes:
-        length = outcome.ByteSize()
-        if part and (size + length > MESSAGE_BYTES or len(part) >= MESSAGE_ITEMS):
-            yield runners_pb2.ConnectRequest(outcomes=runners_pb2.Outcomes(outcomes=part))
-            part, size = [], 0
-        part.append(outcome)
-        size += length
-    if part:
-        yield runners_pb2.ConnectRequest(outcomes=runners_pb2.Outcomes(outcomes=part))
+    def _rouse(self) -> bool:
+        """Whether the link has yet to be woken."""
+        woken, self._woken = self._woken, True
+        return not woken

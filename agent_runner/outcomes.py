@@ -1,39 +1,42 @@
 """From what a function returned or raised to the outcome of its attempt."""
 
+import inspect
 import json
 import traceback
+from pathlib import Path
 from typing import Any, Final
 
 from agent_orchestration.v1 import runners_pb2
-from agent_runner.task import cut
+from agent_runner.text import cut, shown, storable
 
 MAX_RESULT_BYTES: Final = 1024 * 1024
 MAX_MESSAGE_BYTES: Final = 4 * 1024
+MAX_TRACEBACK_LINES: Final = 200
+_OWN_FOLDER: Final = str(Path(__file__).parent)
 
 
-def returned(value: Any) -> runners_pb2.Outcome:
+def returned(value: object) -> runners_pb2.Outcome:
     """A dict is the result, None an empty one; anything else, and what JSON cannot hold, is a failure."""
     if value is None:
         return runners_pb2.Outcome(result="{}")
     if not isinstance(value, dict):
-        return failed("invalid_result", f"a function must return a dict or None, not {type(value).__name__}")
+        return failed("invalid_result", _not_an_object(value))
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False)
         size = len(text.encode())
-    except (TypeError, ValueError, RecursionError) as error:
-        return failed("invalid_result", f"the result is not JSON: {error}")
+    except UnicodeEncodeError:
+        return failed("invalid_result", "the result holds a lone surrogate, which no JSON reader takes")
+    except Exception as error:
+        return failed("invalid_result", f"the result is not JSON: {_described(error)}")
     if size > MAX_RESULT_BYTES:
-        return failed("result_too_large", f"the result has {size} bytes of JSON, at most {MAX_RESULT_BYTES} are taken")
+        message = f"the result has {size:,} bytes of JSON; at most {MAX_RESULT_BYTES:,} are taken"
+        return failed("result_too_large", message)
     return runners_pb2.Outcome(result=text)
 
 
 def raised(error: BaseException) -> runners_pb2.Outcome:
     """The failure of a function that raised."""
-    try:
-        message = str(error)
-    except Exception:
-        message = "(its text could not be made)"
-    return failed("task_error", f"{type(error).__name__}: {message}" if message else type(error).__name__)
+    return failed("task_error", _described(error))
 
 
 def failed(code: str, message: str) -> runners_pb2.Outcome:
@@ -41,8 +44,40 @@ def failed(code: str, message: str) -> runners_pb2.Outcome:
     return runners_pb2.Outcome(failure=runners_pb2.Failure(code=code, message=cut(message, MAX_MESSAGE_BYTES)))
 
 
+def cancelled() -> runners_pb2.Outcome:
+    """The function ended because it was told to."""
+    return runners_pb2.Outcome(cancelled=runners_pb2.Cancelled())
+
+
+def handed_back(reason: str) -> runners_pb2.Outcome:
+    """Not run to the end, through no fault of the task."""
+    return runners_pb2.Outcome(handed_back=runners_pb2.HandedBack(reason=reason))
+
+
 def traceback_lines(error: BaseException) -> list[str]:
-    """The traceback for the task's log, without the runner's own frames."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if "agent_runner" not in frame.filename.replace("\\", "/").split("/")[:-1]]
-    return traceback.format_list(own or frames)
+    """The traceback for the task's log, without the runner's own frames, shortened in the middle."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_OWN_FOLDER):
+        trace = trace.tb_next
+    try:
+        lines = "".join(traceback.format_exception(type(error), error, trace)).splitlines()
+    except Exception:
+        # Exceptions may have odd texts, causes and attributes of their own.
+        lines = [_described(error)]
+    if len(lines) > MAX_TRACEBACK_LINES:
+        half = MAX_TRACEBACK_LINES // 2
+        lines[half:-half] = [f"... {len(lines) - 2 * half:,} lines left out ..."]
+    return lines
+
+
+def _described(error: BaseException) -> str:
+    message = storable(shown(error))
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
+def _not_an_object(value: Any) -> str:
+    if inspect.isawaitable(value):
+        if inspect.iscoroutine(value):
+            value.close()
+        return "a plain function returned an awaitable: register a function made with `async def`"
+    return f"a task function must return a dict or None, not {type(value).__name__}"

@@ -1,0 +1,162 @@
+"""The attempts that this instance holds: their code runs, or their outcome is not settled yet.
+
+Owned by the link's thread. It says what every status and hello says: what is held, and how much more may come.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import Final
+
+from agent_orchestration.v1 import runners_pb2
+from agent_runner import outcomes
+from agent_runner.attempts import Attempt, Stop
+from agent_runner.outbox import AttemptId, Ended, Outbox
+
+MAX_UNSETTLED_BYTES: Final = 64 * 1024 * 1024
+
+# Makes an attempt ready to start; or says at once how it ends.
+Prepare = Callable[[AttemptId, runners_pb2.Assignment], Attempt | runners_pb2.Outcome]
+
+
+class Held:
+    """What one instance holds."""
+
+    def __init__(self, prepare: Prepare, outbox: Outbox) -> None:
+        self.draining = False
+        # Attempts that the instance may hold at a time.
+        self.limit = 0
+        self._prepare = prepare
+        self._outbox = outbox
+        self._held: set[AttemptId] = set()
+        # Attempts whose code has not ended, and those of them that are not held any more: dropped, but not stopped yet.
+        self._running: dict[AttemptId, Attempt] = {}
+        self._strays: set[AttemptId] = set()
+        self._outcomes: dict[AttemptId, runners_pb2.Outcome] = {}
+        self._unsent: dict[AttemptId, None] = {}
+        self._unsettled_bytes = 0
+        self._changed = asyncio.Event()
+
+    def __contains__(self, attempt: AttemptId) -> bool:
+        return attempt in self._held
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def messages(self) -> list[runners_pb2.Attempt]:
+        """For hello and status."""
+        return [attempt.message() for attempt in self._held]
+
+    @property
+    def running(self) -> int:
+        """How many attempts have code that has not ended, also of attempts that were dropped."""
+        return len(self._running)
+
+    @property
+    def has_unsent(self) -> bool:
+        """Whether outcomes wait to be sent on this stream."""
+        return bool(self._unsent)
+
+    @property
+    def capacity(self) -> int:
+        """How many attempts the instance is ready to hold, those that it holds included."""
+        if self.draining:
+            return 0
+        capacity = max(0, self.limit - len(self._strays))
+        if self._outbox.is_half_full or self._unsettled_bytes > MAX_UNSETTLED_BYTES:
+            return min(capacity, len(self._held))
+        return capacity
+
+    def take_up(self, assignments: Iterable[runners_pb2.Assignment]) -> None:
+        """Starts new attempts."""
+        for assignment in assignments:
+            attempt_id = AttemptId.of(assignment.attempt)
+            if attempt_id in self._held or attempt_id in self._running:
+                continue
+            self._held.add(attempt_id)
+            if self.draining:
+                self._end(attempt_id, outcomes.handed_back("the runner goes away"))
+                continue
+            prepared = self._prepare(attempt_id, assignment)
+            if isinstance(prepared, Attempt):
+                self._running[attempt_id] = prepared
+                prepared.start()
+            else:
+                self._end(attempt_id, prepared)
+        self._changed.set()
+
+    def ended(self, ended: Iterable[Ended]) -> None:
+        """The code of these attempts has ended."""
+        for attempt_id, outcome in ended:
+            self._running.pop(attempt_id, None)
+            self._strays.discard(attempt_id)
+            if outcome is not None:
+                self._end(attempt_id, outcome)
+        self._changed.set()
+
+    def settle(self, attempts: Iterable[AttemptId]) -> None:
+        """The server knows their outcomes, or does not want them."""
+        for attempt_id in attempts:
+            self._forget(attempt_id)
+        self._changed.set()
+
+    def cancel(self, attempt_id: AttemptId, stop: Stop) -> None:
+        """Stops one attempt. What is dropped is not held from here on."""
+        running = self._running.get(attempt_id)
+        if running is not None:
+            running.cancel(stop)
+        if stop is Stop.DROPPED:
+            self._forget(attempt_id)
+        self._changed.set()
+
+    def drop_all(self) -> int:
+        """Stops everything and forgets it: the server may have handed it to others. Returns how much that was."""
+        held = list(self._held)
+        for attempt_id in held:
+            self.cancel(attempt_id, Stop.DROPPED)
+        return len(held)
+
+    def stop_for_hand_back(self) -> None:
+        """Tells all code to stop; what still ends is handed back."""
+        for attempt in self._running.values():
+            attempt.cancel(Stop.HANDED_BACK)
+
+    def hand_back(self) -> None:
+        """Gives everything that still runs back to the queue."""
+        for attempt_id in self._running:
+            self._end(attempt_id, outcomes.handed_back("the runner went away"))
+        self._changed.set()
+
+    def new_stream(self) -> None:
+        """On a new stream every outcome that is not settled is sent again."""
+        self._unsent = dict.fromkeys(self._outcomes)
+
+    def take_unsent(self) -> list[tuple[AttemptId, runners_pb2.Outcome]]:
+        """Outcomes that were not sent on this stream yet."""
+        unsent, self._unsent = self._unsent, {}
+        return [(attempt_id, self._outcomes[attempt_id]) for attempt_id in unsent]
+
+    async def until(self, condition: Callable[[], bool], timeout: float) -> None:
+        """Waits until the condition holds, looking at every change, for at most so many seconds."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                while not condition():
+                    self._changed.clear()
+                    await self._changed.wait()
+
+    def _end(self, attempt_id: AttemptId, outcome: runners_pb2.Outcome) -> None:
+        if attempt_id not in self._held or attempt_id in self._outcomes:
+            return
+        outcome.attempt.CopyFrom(attempt_id.message())
+        self._outcomes[attempt_id] = outcome
+        self._unsettled_bytes += len(outcome.result)
+        self._unsent[attempt_id] = None
+
+    def _forget(self, attempt_id: AttemptId) -> None:
+        self._held.discard(attempt_id)
+        self._unsent.pop(attempt_id, None)
+        if attempt_id in self._running:
+            self._strays.add(attempt_id)
+        outcome = self._outcomes.pop(attempt_id, None)
+        if outcome is not None:
+            self._unsettled_bytes -= len(outcome.result)

@@ -1,0 +1,60 @@
+"""Where the server is and the key for it: arguments over environment variables over defaults."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+DEFAULT_SERVER: Final = "127.0.0.1:50051"
+SERVER: Final = "AGENT_ORCHESTRATION_SERVER"
+API_KEY: Final = "AGENT_ORCHESTRATION_API_KEY"
+
+
+class BadSettings(Exception):
+    """An address or key that cannot be used; the text says which and why, without the key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where the server is, and the credential for it."""
+
+    host: str
+    port: int
+    api_key: str
+
+    @property
+    def target(self) -> str:
+        """HOST:PORT, with brackets around an IPv6 address."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def read(server: str | None = None, api_key: str | None = None, environment: Mapping[str, str] = os.environ) -> Address:
+    """The address from the arguments or else the environment. BadSettings when it is not usable."""
+    host, port = _place(*_given(server, "the server", SERVER, environment))
+    return Address(host, port, _key(*_given(api_key, "the API key", API_KEY, environment)))
+
+
+def _given(argument: str | None, what: str, variable: str, environment: Mapping[str, str]) -> tuple[str, str]:
+    """The trimmed value, and what to call it: keys read from files made elsewhere end in CR or LF."""
+    if argument is not None:
+        return argument.strip(), what
+    return environment.get(variable, "").strip(), variable
+
+
+def _place(server: str, name: str) -> tuple[str, int]:
+    host, _, port = (server or DEFAULT_SERVER).rpartition(":")
+    is_bracketed = host.startswith("[") and host.endswith("]")
+    if is_bracketed:
+        host = host[1:-1]
+    is_port = port.isascii() and port.isdigit() and 0 < int(port) < 65536
+    if not is_port or not host or "/" in host or (":" in host and not is_bracketed):
+        raise BadSettings(f"{name} must be HOST:PORT, not {server!r}")
+    return host, int(port)
+
+
+def _key(key: str, name: str) -> str:
+    if not key:
+        raise BadSettings(f"an API key is needed: set {API_KEY}")
+    if not all("!" <= character <= "~" for character in key):
+        raise BadSettings(f"{name} must be printable ASCII without spaces")
+    return key
