@@ -22,7 +22,9 @@ from agent_runner import Agent, Task
 
 FOLDER = Path(__file__).resolve().parent
 DATE_FORMATS = ("%Y-%m-%d", "%Y%m%d", "%d/%m/%Y", "%d.%m.%Y")
-REGIONS = {word: region for region in ("North", "South", "East", "West") for word in (region.lower(), region[0].lower())}
+REGIONS = {
+    word: region for region in ("North", "South", "East", "West") for word in (region.lower(), region[0].lower())
+}
 BATCH = 25
 
 agent = Agent(name="Sales Agent", type="data_processor", max_concurrent_tasks=4)

@@ -13,7 +13,7 @@ import sys
 import tempfile
 from collections.abc import AsyncGenerator, Coroutine, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import httpx2
 import websockets
@@ -29,6 +29,7 @@ PAUSE = 0.1 if sys.stdout.isatty() else 0.0
 START_SECONDS, DEADLINE_SECONDS, STOP_SECONDS = 60.0, 180.0, 12.0
 INTERRUPTED = 130
 WIDTH = 110
+TAIL_LINES = 15
 
 # Piped, it prints plain lines of one width.
 console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
@@ -73,21 +74,31 @@ class Child:
             rests.append(line.removeprefix(start))
         return rests
 
+    async def ended(self) -> int:
+        """Waits for its end; returns the exit code."""
+        assert self._process is not None
+        return await self._process.wait()
+
     async def watch(self) -> NoReturn:
         """Waits for its end, which is a failure."""
-        assert self._process is not None
-        raise DemoFailed(f"{self.name} ended with {await self._process.wait()}")
+        raise DemoFailed(f"{self.name} ended with {await self.ended()}")
 
     async def stop(self) -> None:
         """SIGTERM; SIGKILL when that does not help."""
-        if self._process is None:
-            return
-        for number, patience in ((signal.SIGTERM, STOP_SECONDS), (signal.SIGKILL, None)):
-            if self._process.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    self._process.send_signal(number)
+        try:
+            if self._signal(signal.SIGTERM):
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._process.wait(), patience)
+                    await asyncio.wait_for(self.ended(), STOP_SECONDS)
+        finally:
+            # Also when a second Ctrl-C breaks into the wait.
+            self._signal(signal.SIGKILL)
+
+    def _signal(self, number: signal.Signals) -> bool:
+        if self._process is None or self._process.returncode is not None:
+            return False
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(number)
+        return True
 
 
 class Watch:
@@ -145,7 +156,9 @@ class Watch:
         elif kind in ("task_completed", "task_failed", "task_cancelled"):
             style = "green" if kind == "task_completed" else "red"
             console.print(f"{title}[{style}]{payload['status']}[/] in {payload.get('duration', 0) * 1000:.0f} ms")
-            self.ended(task_id).set_result(payload["status"])
+            ended = self.ended(task_id)
+            if not ended.done():
+                ended.set_result(payload["status"])
 
 
 class Work:
@@ -267,21 +280,43 @@ async def demo(folder: Path) -> None:
             await first_end(job(), watch.run(), control_plane.watch(), runner.watch())
 
 
+async def bounded(folder: Path) -> None:
+    """The demo, within its deadline; SIGTERM and SIGHUP end it as Ctrl-C does."""
+    this = asyncio.current_task()
+    assert this is not None
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, this.cancel)
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        await demo(folder)
+
+
 def main() -> int:
     """Runs the demo; returns the exit code."""
     with tempfile.TemporaryDirectory(prefix="ao-demo-") as name:
-        folder = Path(name)
         try:
-            asyncio.run(_bounded(folder))
+            asyncio.run(bounded(Path(name)))
         except (KeyboardInterrupt, asyncio.CancelledError):
-            console.print("interrupted; everything is stopped")
+            print("interrupted; everything is stopped", file=sys.stderr)
             return INTERRUPTED
-        except* (DemoFailed, TimeoutError, OSError, httpx2.HTTPError, websockets.WebSocketException) as group:
-            for problem in _leaves(group):
-                reason = str(problem) or ("it took too long" if isinstance(problem, TimeoutError) else repr(problem))
-                print(f"error: {reason}", file=sys.stderr)
-            for log in sorted(folder.glob("*.log")):
-                tail = log.read_text(errors="replace").splitlines()[-15:]
-                print(f"--- the end of what {log.stem} wrote:", *tail, sep="\n", file=sys.stderr)
+        except Exception as error:
+            print(f"error: {_reason(error)}", file=sys.stderr)
+            for log in sorted(Path(name).glob("*.log")):
+                tail = log.read_text(errors="replace").splitlines()[-TAIL_LINES:]
+                print(f"--- the last that {log.stem} wrote:", *tail, sep="\n", file=sys.stderr)
             return 1
     return 0
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, BaseExceptionGroup):
+        # Tasks side by side: the first to fail is the reason.
+        return _reason(cast("BaseExceptionGroup[BaseException]", error).exceptions[0])
+    if isinstance(error, DemoFailed):
+        return str(error)
+    if isinstance(error, TimeoutError):
+        return "it took too long"
+    return f"{type(error).__name__}: {error}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
