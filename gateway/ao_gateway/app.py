@@ -15,12 +15,11 @@ from ao_gateway import bindings, errors, request_ids
 from ao_gateway.access import Access
 from ao_gateway.feed import Feeds
 from ao_gateway.relay import Relay
-from ao_gateway.sockets import Sockets
+from ao_gateway.sockets import SOCKET_PATH, Sockets
 from ao_gateway.supervision import supervised
-from ao_gateway.unary import Unary, method_not_allowed, not_found, send_answer
+from ao_gateway.unary import Unary, send_answer
 from ao_gateway.upstream import Upstream
 
-SOCKET_PATH: Final = "/v1/ws"
 # Every service here is served as far as its RPCs have routes.
 FILES: Final[tuple[FileDescriptor, ...]] = (agents_pb2.DESCRIPTOR, tasks_pb2.DESCRIPTOR, monitoring_pb2.DESCRIPTOR)
 
@@ -55,28 +54,17 @@ class Gateway:
             await self._upstream.close()
 
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Whatever is not the socket's handshake."""
-        if scope["type"] == "websocket":
-            await _refuse_handshake(scope, send)
-        elif scope["path"] == SOCKET_PATH:
+        """Whatever is not the socket's handshake, which the protocol has checked."""
+        if scope["path"] == SOCKET_PATH:
             await _ask_for_upgrade(scope, send)
         else:
             await self._unary(scope, receive, send)
-
-
-async def _refuse_handshake(scope: Scope, send: Send) -> None:
-    """404 for a WebSocket at any other path."""
-    request_id = request_ids.of(scope["headers"])
-    body = errors.printed(not_found(), request_id)
-    headers = [(b"content-type", b"application/json"), (request_ids.HEADER, request_id.encode())]
-    await send({"type": "websocket.http.response.start", "status": 404, "headers": headers})
-    await send({"type": "websocket.http.response.body", "body": body})
 
 
 async def _ask_for_upgrade(scope: Scope, send: Send) -> None:
     """What plain HTTP gets at the path of the WebSocket."""
     refusal = errors.malformed("This path is a WebSocket: the request must be an upgrade")
     if scope["method"] not in ("GET", "HEAD"):
-        refusal = method_not_allowed(["GET"])
+        refusal = errors.method_not_allowed(["GET"])
     request_id = request_ids.of(scope["headers"])
     await send_answer(send, refusal.status, errors.printed(refusal, request_id), request_id, refusal.headers)

@@ -1,6 +1,6 @@
 """What a request can be refused with, its one printed shape, and the one table from gRPC to HTTP."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from math import ceil
 from typing import Final
@@ -66,6 +66,20 @@ def too_late(message: str) -> Refusal:
 def internal() -> Refusal:
     """500 that tells nothing of the inside."""
     return Refusal(500, "internal_error", "An internal error; the request id finds it in the log")
+
+
+def not_found() -> Refusal:
+    """404 of a path that nothing serves."""
+    return Refusal(404, "not_found", "There is nothing at this path")
+
+
+def method_not_allowed(methods: Iterable[str]) -> Refusal:
+    """405 that names the methods which are allowed; HEAD goes with GET."""
+    allowed = set(methods)
+    if "GET" in allowed:
+        allowed.add("HEAD")
+    header = (b"allow", ", ".join(sorted(allowed)).encode())
+    return Refusal(405, "method_not_allowed", "The path does not have this method", headers=[header])
 
 
 def printed(refusal: Refusal, request_id: str) -> bytes:

@@ -13,6 +13,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from ao_gateway import errors, request_ids
 from ao_gateway.errors import Refusal
+from ao_gateway.sockets import SOCKET_PATH
 
 MAX_HEAD_BYTES: Final = 64 * 1024
 HEAD_SECONDS: Final = 10.0
@@ -133,10 +134,11 @@ class HttpProtocol(HttpToolsProtocol):
         if self._is_refused:
             return
         if self._should_upgrade():
-            if self._handshake_fits():
+            refusal = self._handshake_refusal()
+            if refusal is None:
                 self.handle_websocket_upgrade()
             else:
-                self._refuse(_head_too_large())
+                self._refuse(refusal)
         elif self._ignores_upgrade:
             # The parser takes what follows for another protocol: the request is put to a fresh one without the header.
             head = [self.parser.get_method(), b" ", self.url, b" HTTP/1.1\r\n"]
@@ -147,9 +149,19 @@ class HttpProtocol(HttpToolsProtocol):
             self._ignores_upgrade = False
             self.data_received(b"".join([*head, b"\r\n", rest]))
 
-    def _handshake_fits(self) -> bool:
+    def _handshake_refusal(self) -> Refusal | None:
+        """What is wrong with a handshake, asked here because what follows would answer in another shape."""
+        if self.url.partition(b"?")[0] != SOCKET_PATH.encode():
+            return errors.not_found()
+        headers = dict(self.headers)
+        if self.parser.get_method() != b"GET" or self.parser.get_http_version() != "1.1":
+            return errors.malformed("A WebSocket is opened by GET over HTTP/1.1")
+        if not headers.get(b"sec-websocket-key") or headers.get(b"sec-websocket-version") != b"13":
+            return errors.malformed("A WebSocket needs Sec-WebSocket-Key, and Sec-WebSocket-Version 13")
         lines = [len(name) + len(value) for name, value in self.headers]
-        return max(lines, default=0) <= MAX_HANDSHAKE_LINE and len(lines) <= MAX_HANDSHAKE_LINES
+        if max(lines) > MAX_HANDSHAKE_LINE or len(lines) > MAX_HANDSHAKE_LINES:
+            return errors.malformed("The headers are too many or too large for a WebSocket")
+        return None
 
     def _has_body(self) -> bool:
         return any(

@@ -24,5 +24,6 @@ def of(headers: Iterable[tuple[bytes, bytes]]) -> str:
 def fresh() -> str:
     """A new id, in the order of its making."""
     milliseconds = time.time_ns() // 1_000_000
-    text = base64.b32encode(milliseconds.to_bytes(6) + secrets.token_bytes(10))
-    return "req_" + text.translate(_CROCKFORD)[:_LENGTH].decode()
+    # Twenty bytes are 32 whole characters; the 128 bits that count are in the last 26.
+    text = base64.b32encode(bytes(4) + milliseconds.to_bytes(6) + secrets.token_bytes(10))
+    return "req_" + text.translate(_CROCKFORD)[-_LENGTH:].decode()

@@ -17,6 +17,7 @@ from ao_gateway.watcher import RESTART, SocketWatcher, Subscription
 
 log: Any = structlog.get_logger("ao_gateway.sockets")
 
+SOCKET_PATH: Final = "/v1/ws"
 SINK: Final = "agent_orchestration.sink"
 MAX_SUBSCRIPTIONS: Final = 100
 AUTH_SECONDS: Final = 10.0

@@ -84,10 +84,10 @@ class Unary:
         headers: list[tuple[bytes, bytes]] = scope["headers"]
         found = self._paths.find(scope["raw_path"])
         if found is None:
-            raise not_found()
+            raise errors.not_found()
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         if method not in found.targets:
-            raise method_not_allowed(found.targets)
+            raise errors.method_not_allowed(found.targets)
         route = found.targets[method]
         credential = access.bearer(headers)
         if credential is None:
@@ -127,20 +127,6 @@ async def send_answer(send: Send, status: int, body: bytes, request_id: str, hea
     ]
     await send({"type": "http.response.start", "status": status, "headers": common + headers})
     await send({"type": "http.response.body", "body": body})
-
-
-def not_found() -> Refusal:
-    """404 of a path that nothing serves."""
-    return Refusal(404, "not_found", "There is nothing at this path")
-
-
-def method_not_allowed(methods: Iterable[str]) -> Refusal:
-    """405 that names the methods which are allowed; HEAD goes with GET."""
-    allowed = set(methods)
-    if "GET" in allowed:
-        allowed.add("HEAD")
-    header = (b"allow", ", ".join(sorted(allowed)).encode())
-    return Refusal(405, "method_not_allowed", "The path does not have this method", headers=[header])
 
 
 def _refused(refusal: Refusal, request_id: str) -> _Answer:
