@@ -1,0 +1,172 @@
+"""The writer on both engines: what it answers is durable, what fails fails alone, events have no gap."""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import pytest
+from sqlalchemy.exc import IntegrityError
+
+from ao_server import keys
+from ao_server.engine import attach, intake
+from ao_server.engine.clock import SystemClock
+from ao_server.engine.ids import Ids
+from ao_server.errors import DeadlineExceeded, Invalid, Unavailable
+from ao_server.store import agents, counts, events, rows, schema, tasks
+from ao_server.store.changes import Change, Changes, Found, Key, Operation
+from ao_server.store.database import Database
+from ao_server.store.reader import Reader
+from ao_server.store.tasks import TaskFilter
+from ao_server.store.writer import Writer
+
+PROJECT = keys.DEFAULT_PROJECT
+
+
+@dataclass
+class Store:
+    writer: Writer
+    reader: Reader
+    ids: Ids
+    published: list[rows.Event]
+    observed: list[Change]
+    deaths: list[BaseException]
+
+    async def agent(self) -> rows.Agent:
+        return await self.writer.submit(intake.create_agent(intake.NewAgent(PROJECT, "name", "type"), self.ids))
+
+    async def task(self, agent: rows.Agent, payload: str = "{}") -> rows.Task:
+        new = intake.NewTask(PROJECT, agent.id, "work", 2, payload)
+        return await self.writer.submit(intake.create_task(new, self.ids))
+
+
+@asynccontextmanager
+async def opened(url: str) -> AsyncGenerator[Store, None]:
+    database = Database(url)
+    connection = database.connect_writer()
+    schema.prepare(connection, database.path)
+    published: list[rows.Event] = []
+    observed: list[Change] = []
+    deaths: list[BaseException] = []
+    writer = Writer(
+        database,
+        SystemClock().now,
+        follow_ups=lambda batch: iter(()),
+        observe=observed.extend,
+        publish=published.extend,
+        on_death=deaths.append,
+    )
+    writer.start(connection)
+    ids = Ids()
+    await writer.submit(keys.found_project("a key that nobody has", ids))
+    try:
+        yield Store(writer, Reader(database), ids, published, observed, deaths)
+    finally:
+        await writer.stop()
+        await database.close()
+
+
+async def test_every_answered_create_is_there_after_reopening_with_exact_totals_and_gapless_events(
+    database_url: str,
+) -> None:
+    async with opened(database_url) as store:
+        agent = await store.agent()
+        made = await asyncio.gather(*(store.task(agent, f'{{"n":{number}}}') for number in range(300)))
+        assert [event.position for event in store.published] == list(range(1, 301))
+    database = Database(database_url)
+    reader = Reader(database)
+    try:
+        page = await tasks.page(reader, PROJECT, TaskFilter(agent_id=agent.id), page=3, limit=100)
+        assert page.total == 300
+        assert [listed.task.id for listed in page.rows] == sorted((task.id for task in made), reverse=True)[200:]
+        kept = await events.after(reader, PROJECT, 0, 1_000)
+        assert [event.position for event in kept] == list(range(1, 301))
+        assert {event.task_id for event in kept} == {task.id for task in made}
+        detail = await tasks.detail(reader, PROJECT, made[7].id)
+        assert detail is not None and detail.payload == '{"n":7}'
+    finally:
+        await database.close()
+
+
+async def test_a_refused_write_and_a_broken_one_fail_alone_in_a_shared_batch(database_url: str) -> None:
+    async with opened(database_url) as store:
+        agent = await store.agent()
+        odd = rows.copy_of(agent)
+        odd.status = "not a status"
+
+        def break_a_rule_of_the_database(found: Found, now: int) -> Changes[None]:
+            return Changes(None, rows=[odd])
+
+        missing = intake.NewTask(PROJECT, "agent_missing", "work", 2, "{}")
+        results = await asyncio.gather(
+            *(store.task(agent) for _ in range(20)),
+            store.writer.submit(Operation(break_a_rule_of_the_database, keys=[Key(rows.Agent, (PROJECT, agent.id))])),
+            store.writer.submit(intake.create_task(missing, store.ids)),
+            *(store.task(agent) for _ in range(20)),
+            return_exceptions=True,
+        )
+        good = [each for each in results if isinstance(each, rows.Task)]  # pyright: ignore[reportArgumentType] - a struct
+        assert len(good) == 40
+        assert isinstance(results[20], IntegrityError)
+        assert isinstance(results[21], Invalid) and results[21].details[0].field == "agent_id"
+        async with store.reader.connect() as connection:
+            assert await counts.tasks(connection, PROJECT) == 40
+        assert [event.position for event in store.published] == list(range(1, 41))
+
+
+async def test_a_decision_sees_what_the_ones_before_it_in_the_batch_changed(database_url: str) -> None:
+    async with opened(database_url) as store:
+        new = intake.NewAgent(PROJECT, "twin", "type")
+        found = await asyncio.gather(*(store.writer.submit(attach.register(new, store.ids)) for _ in range(20)))
+        assert len(set(found)) == 1
+        page = await agents.page(store.reader, PROJECT, status=None, type_=None, page=1, limit=100)
+        assert page.total == 1
+
+
+async def test_stop_commits_what_was_accepted(database_url: str) -> None:
+    async with opened(database_url) as store:
+        agent = await store.agent()
+        creates = [asyncio.create_task(store.task(agent)) for _ in range(50)]
+        await asyncio.sleep(0)
+        await store.writer.stop()
+        assert len({task.id for task in await asyncio.gather(*creates)}) == 50
+        with pytest.raises(Unavailable):
+            await store.task(agent)
+
+
+async def test_a_full_queue_and_a_passed_deadline_are_said_so(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(database_url) as store:
+        monkeypatch.setattr("ao_server.store.writer.MAX_WAITING", 0)
+        with pytest.raises(Unavailable):
+            await store.agent()
+        monkeypatch.undo()
+        nothing: Operation[None] = Operation(lambda found, now: Changes(None))
+        with pytest.raises(DeadlineExceeded):
+            await store.writer.submit(nothing, timeout=0.0)
+        await store.agent()
+
+
+async def test_while_another_process_holds_the_write_lock_writes_are_unavailable_and_then_go_on(
+    tmp_path: object, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not database_url.startswith("sqlite"):
+        pytest.skip("row locks of PostgreSQL do not shut the writer out")
+    monkeypatch.setattr("ao_server.store.database.LOCK_WAIT_SECONDS", 0.2)
+    async with opened(database_url) as store:
+        agent = await store.agent()
+        outsider = sqlite3.connect(database_url.removeprefix("sqlite:///"), isolation_level=None)
+        try:
+            outsider.execute("BEGIN IMMEDIATE")
+            with pytest.raises(Unavailable):
+                await store.task(agent)
+            assert not store.writer.is_healthy
+            outsider.execute("ROLLBACK")
+        finally:
+            outsider.close()
+        await store.task(agent)
+        assert store.writer.is_healthy
+        assert [event.position for event in store.published] == [1]
+        assert store.deaths == []
