@@ -1,13 +1,10 @@
 """The only wiring: opens the store, builds the engine and the services, runs until told to stop."""
 
 import asyncio
-import errno
-import fcntl
 import signal
-from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import grpc
@@ -23,7 +20,7 @@ from agent_orchestration.v1 import (
     runners_pb2_grpc,
     tasks_pb2_grpc,
 )
-from ao_server import keys
+from ao_server import folder, keys
 from ao_server.api.access import AccessServicer
 from ao_server.api.agents import AgentServicer
 from ao_server.api.methods import Methods
@@ -83,7 +80,7 @@ async def run(settings: Settings, ready: Callable[[Server], None]) -> None:
 async def serving(settings: Settings, stop: asyncio.Event) -> AsyncGenerator[Server, None]:
     """A server for as long as the context lasts. It sets `stop`, and `Server.stopped`, when it cannot go on."""
     async with AsyncExitStack() as stack:
-        stack.enter_context(_locked(settings.data_dir))
+        stack.enter_context(folder.locked(settings.data_dir))
         database = _database(settings)
         stack.push_async_callback(database.close)
         connection = await asyncio.to_thread(_open, database)
@@ -150,24 +147,6 @@ def _stop_or_die(stop: asyncio.Event) -> None:
     if stop.is_set():
         signal.raise_signal(signal.SIGKILL)
     stop.set()
-
-
-@contextmanager
-def _locked(data_dir: Path) -> Generator[None, None, None]:
-    """The data folder, for this process alone."""
-    try:
-        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = (data_dir / "lock").open("a")
-    except OSError as error:
-        raise CannotStart(f"the data folder {data_dir} cannot be used: {error.strerror}") from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                raise
-            raise CannotStart(f"another server uses the data folder {data_dir}") from None
-        yield
 
 
 def _database(settings: Settings) -> Database:

@@ -44,6 +44,11 @@ def server(
 
 
 def _run(chosen: "Settings") -> None:
+    from ao_server import folder
+
+    # A refusal need not wait until all libraries are loaded.
+    with folder.locked(chosen.data_dir):
+        pass
     import asyncio
 
     import uvloop
