@@ -34,6 +34,8 @@ def runner(file: Path, server: str | None, api_key: str | None, drain_timeout: f
     from agent_runner import process
 
     logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s", level=log_level.upper())
+    for chatty in ("asyncio", "grpc"):
+        logging.getLogger(chatty).setLevel(max(logging.INFO, logging.getLogger().level))
     agents = _agents(_load(file), file)
     process.exit_soon(process.run(agents, server, api_key, drain_timeout))
 

@@ -22,7 +22,7 @@ def returned(value: object) -> runners_pb2.Outcome:
     if not isinstance(value, dict):
         return failed("invalid_result", _not_an_object(value))
     try:
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         size = len(text.encode())
     except UnicodeEncodeError:
         return failed("invalid_result", "the result holds a lone surrogate, which no JSON reader takes")
