@@ -90,7 +90,7 @@ class Fence(RuleBasedStateMachine):
         current = self.is_current(task_id, instance, number)
         before = (dict(self.memory.tasks), len(self.memory.events), len(self.memory.results))
         outcome = reports.Outcome(Attempt(task_id, number), ending)
-        ((_, accepted),) = self.run(reports.settle(InstanceKey(PROJECT, AGENT, instance), [outcome]))
+        ((_, accepted),) = self.run(reports.settle(InstanceKey(PROJECT, AGENT, instance), [outcome], list))
         if current:
             assert accepted
         else:
@@ -113,7 +113,7 @@ class Fence(RuleBasedStateMachine):
         before = dict(self.memory.tasks)
         outcome = reports.Outcome(Attempt(task_id, number), ending)
         for key in (InstanceKey(PROJECT, "agent_2", "one"), InstanceKey(PROJECT, "agent_2", "two")):
-            ((_, accepted),) = self.run(reports.settle(key, [outcome]))
+            ((_, accepted),) = self.run(reports.settle(key, [outcome], list))
             assert not accepted
         assert self.memory.tasks == before
 

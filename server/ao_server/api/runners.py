@@ -5,7 +5,7 @@ never waits for the store: statuses are answered by the reader, reports wait in 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from contextlib import suppress
 from typing import Any, Final
 
@@ -32,16 +32,18 @@ from ao_server.engine.sessions import (
 )
 from ao_server.engine.transitions import Failure
 from ao_server.errors import DeadlineExceeded, Invalid, Problem, Unavailable
-from ao_server.store.changes import Operation
 from ao_server.store.writer import Writer
 
 HELLO_SECONDS: Final = 10.0
 PROTOCOL_VERSION: Final = 1
 MAX_RESULT_BYTES: Final = 1024 * 1024
+MAX_CODE_BYTES: Final = 100
+MAX_ERROR_BYTES: Final = 4 * 1024
+MAX_PROGRESS_BYTES: Final = 1_000
+MAX_LINE_BYTES: Final = 8 * 1024
+CUT: Final = " [cut]"
 WAITING_REPORTS: Final = 1_000
 ANY_TYPE: Final = "*"
-
-_Report = Callable[[Session], tuple[Operation[Any], Callable[[Any], None] | None]]
 
 
 class RunnerServicer(runners_pb2_grpc.RunnerServiceServicer):
@@ -194,7 +196,9 @@ class _Stream:
                 await self._writer.submit(reports.log(session.key, lines))
             case "outcomes":
                 outcomes = [_outcome(each) for each in request.outcomes.outcomes]
-                session.push(Settled(await self._writer.submit(reports.settle(session.key, outcomes))))
+                # Told from within the commit's delivery: slots that it frees are filled only behind it on the stream.
+                settle = reports.settle(session.key, outcomes, lambda settled: session.push(Settled(settled)))
+                await self._writer.submit(settle)
             case _:
                 if request.drain.goodbye:
                     await self._fleet.goodbye(session)
@@ -256,7 +260,7 @@ def _held(attempts: Iterable[runners_pb2.Attempt]) -> dict[str, int]:
 
 
 def _progress(report: runners_pb2.ProgressReport) -> reports.ProgressReport:
-    message = _storable(report.message) if report.HasField("message") else None
+    message = _storable(report.message, MAX_PROGRESS_BYTES) if report.HasField("message") else None
     return reports.ProgressReport(_of(report.attempt), report.progress, message)
 
 
@@ -264,7 +268,7 @@ def _log(report: runners_pb2.LogReport) -> reports.LogReport:
     level = report.level or common_pb2.LOG_LEVEL_INFO
     age = max(0, report.age.ToMicroseconds())
     return reports.LogReport(
-        _of(report.attempt), messages.enum_name(common_pb2.LogLevel, level), _storable(report.message), age
+        _of(report.attempt), messages.enum_name(common_pb2.LogLevel, level), _storable(report.message, MAX_LINE_BYTES), age
     )
 
 
@@ -274,7 +278,9 @@ def _outcome(outcome: runners_pb2.Outcome) -> reports.Outcome:
         case "result":
             return reports.Outcome(attempt, _result(outcome.result))
         case "failure":
-            return reports.Outcome(attempt, Failure(outcome.failure.code, _storable(outcome.failure.message)))
+            code = _storable(outcome.failure.code, MAX_CODE_BYTES) or "task_error"
+            message = _storable(outcome.failure.message, MAX_ERROR_BYTES)
+            return reports.Outcome(attempt, Failure(code, message))
         case "cancelled":
             return reports.Outcome(attempt, reports.CancelledByAgent())
         case "handed_back":
@@ -294,9 +300,13 @@ def _of(attempt: runners_pb2.Attempt) -> Attempt:
     return Attempt(attempt.task_id, attempt.number)
 
 
-def _storable(text: str) -> str:
-    """Text for people: U+0000, which PostgreSQL cannot hold, becomes the replacement character."""
-    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
+def _storable(text: str, limit: int) -> str:
+    """Text for people, in at most `limit` bytes; U+0000, which PostgreSQL cannot hold, becomes U+FFFD."""
+    text = text.replace("\0", "\N{REPLACEMENT CHARACTER}")
+    encoded = text.encode()
+    if len(encoded) <= limit:
+        return text
+    return encoded[: limit - len(CUT)].decode(errors="ignore") + CUT
 
 
 def _seconds(duration: Duration) -> float:

@@ -3,7 +3,7 @@
 A report that does not count changes nothing and leaves no trace; for an outcome the instance is told so.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ao_server.engine import bodies, transitions
@@ -95,8 +95,10 @@ def log(key: InstanceKey, reports: Sequence[LogReport]) -> Operation[None]:
     return Operation(decide, keys=_task_keys(key, list(by_attempt)))
 
 
-def settle(key: InstanceKey, outcomes: Sequence[Outcome]) -> Operation[Settlements]:
-    """Counts outcomes, and says for each whether it counted. One that was settled before is settled again."""
+def settle(
+    key: InstanceKey, outcomes: Sequence[Outcome], settled: Callable[[Settlements], None]
+) -> Operation[Settlements]:
+    """Counts outcomes, and tells `settled` for each whether it counted; one sent again after it counted, counted."""
 
     def decide(found: Found, now: int) -> Changes[Settlements]:
         changes: Changes[Settlements] = Changes([])
@@ -112,7 +114,7 @@ def settle(key: InstanceKey, outcomes: Sequence[Outcome]) -> Operation[Settlemen
             changes.answer.append((attempt, True))
         return changes
 
-    return Operation(decide, keys=_task_keys(key, [outcome.attempt for outcome in outcomes]))
+    return Operation(decide, keys=_task_keys(key, [outcome.attempt for outcome in outcomes]), delivered=settled)
 
 
 def _ended(

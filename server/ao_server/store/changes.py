@@ -74,7 +74,7 @@ class Operation(Generic[Answer]):
     selection: Selection | None = None
     # Runs in the writer's thread between this commit and the next transaction: for memory that must agree with it.
     committed: Callable[[Answer], None] | None = None
-    # Runs in the event loop after the commit: for an operation that nobody awaits.
+    # Runs in the event loop after the commit, in the order of the operations and before anyone is answered.
     delivered: Callable[[Answer], None] | None = None
 
 

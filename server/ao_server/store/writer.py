@@ -209,14 +209,15 @@ class Writer:
         if committed.events:
             self._publish(committed.events)
         for waiting, answer in committed.answers:
-            if waiting.future is None:
-                if waiting.operation.delivered is not None and not isinstance(answer, Problem):
-                    waiting.operation.delivered(answer)
-            elif not waiting.future.done():
-                if isinstance(answer, Problem):
-                    waiting.future.set_exception(answer)
-                else:
-                    waiting.future.set_result(answer)
+            future, delivered = waiting.future, waiting.operation.delivered
+            if delivered is not None and not isinstance(answer, Problem):
+                delivered(answer)
+            if future is None or future.done():
+                continue
+            if isinstance(answer, Problem):
+                future.set_exception(answer)
+            else:
+                future.set_result(answer)
 
     def _fail(self, batch: list[_Waiting], error: BaseException) -> None:
         futures = [waiting.future for waiting in batch if waiting.future is not None]

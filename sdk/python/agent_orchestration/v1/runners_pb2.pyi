@@ -338,6 +338,7 @@ class ProgressReport(_message.Message):
     progress: _builtins.float
     """Percent, 0 to 100."""
     message: _builtins.str
+    """Cut at 1,000 bytes."""
     @_builtins.property
     def attempt(self) -> Global___Attempt: ...
     def __init__(
@@ -387,7 +388,7 @@ class LogReport(_message.Message):
     AGE_FIELD_NUMBER: _builtins.int
     level: _common_pb2.LogLevel.ValueType
     message: _builtins.str
-    """Longer lines are cut by the sender."""
+    """Cut at 8 KiB."""
     @_builtins.property
     def attempt(self) -> Global___Attempt: ...
     @_builtins.property
@@ -442,7 +443,7 @@ class Outcome(_message.Message):
     CANCELLED_FIELD_NUMBER: _builtins.int
     HANDED_BACK_FIELD_NUMBER: _builtins.int
     result: _builtins.str
-    """The text of a JSON object of at most 1 MiB."""
+    """The text of a JSON object of at most 1 MiB. Anything else fails the task: `invalid_result`, `result_too_large`."""
     @_builtins.property
     def attempt(self) -> Global___Attempt: ...
     @_builtins.property
@@ -481,8 +482,9 @@ class Failure(_message.Message):
     CODE_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     code: _builtins.str
-    """A stable word, such as `task_error`."""
+    """A stable word of at most 100 characters; absent: `task_error`."""
     message: _builtins.str
+    """Cut at 4 KiB."""
     def __init__(
         self,
         *,
