@@ -56,6 +56,7 @@ class Feed:
         self._project_id = project_id
         self._call: Any = None
         self._ready = asyncio.Event()
+        self._is_connected = False
         self.position = ""
         self.watchers: set[Watcher] = set()
 
@@ -112,7 +113,7 @@ class Feed:
             except grpc.aio.AioRpcError as error:
                 self._failed(error)
             except Refusal as refusal:
-                log.info("feed_lost", project_id=self._project_id, reason=refusal.message)
+                self._report_lost(refusal.message)
             except Exception:
                 log.exception("feed_failed", project_id=self._project_id)
                 self._restart("internal_error")
@@ -136,6 +137,7 @@ class Feed:
 
     def _take(self, batch: Batch) -> None:
         self.position = batch.cursor
+        self._is_connected = True
         self._ready.set()
         if batch.events:
             for watcher in list(self.watchers):
@@ -143,12 +145,17 @@ class Feed:
 
     def _failed(self, error: grpc.aio.AioRpcError) -> None:
         if error.code() is not grpc.StatusCode.OUT_OF_RANGE:
-            log.info("feed_lost", project_id=self._project_id, reason=f"{error.code().name}: {error.details()}")
+            self._report_lost(f"{error.code().name}: {error.details()}")
             return
         # Another store, or one put back to an earlier state: nothing can be promised across that.
         refusal = from_rpc_error(error)
         log.warning("feed_broken", project_id=self._project_id, reason=refusal.code)
         self._restart(refusal.code)
+
+    def _report_lost(self, reason: str) -> None:
+        if self._is_connected:
+            log.info("feed_lost", project_id=self._project_id, reason=reason)
+        self._is_connected = False
 
     def _restart(self, reason: str) -> None:
         self.position = ""

@@ -123,6 +123,7 @@ class Relay:
     async def run(self) -> None:
         """Keeps a stream open until cancelled."""
         backoff = FIRST_BACKOFF_SECONDS
+        last_reason = ""
         try:
             while True:
                 try:
@@ -136,8 +137,9 @@ class Relay:
                 if self.connected.is_set():
                     backoff = FIRST_BACKOFF_SECONDS
                     log.warning("relay_lost", reason=reason)
-                else:
+                elif reason != last_reason:
                     log.info("relay_not_connected", reason=reason)
+                last_reason = reason
                 self._lost()
                 await asyncio.sleep(backoff * random.uniform(0.5, 1.0))
                 backoff = min(backoff * 2, MAX_BACKOFF_SECONDS)

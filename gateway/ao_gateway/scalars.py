@@ -40,9 +40,11 @@ def json_reader(field: FieldDescriptor) -> Read:
     if field.type == field.TYPE_BOOL or _is_number(field):
         return words
 
+    wrong_type = "must be a string" if field.enum_type is None else _choice(field.enum_type)
+
     def read(raw: bytes) -> Any:
         if raw[:1] != b'"':
-            raise Bad("must be a string")
+            raise Bad(wrong_type)
         return words(_text.decode(raw).encode())
 
     return read
@@ -139,7 +141,7 @@ def _read_number(raw: bytes) -> float:
 
 def _enum_reader(enum: EnumDescriptor) -> Read:
     words = words_of(enum)
-    choice = "must be one of: " + ", ".join(words)
+    choice = _choice(enum)
 
     def read(raw: bytes) -> int:
         number = words.get(raw.decode())
@@ -148,6 +150,10 @@ def _enum_reader(enum: EnumDescriptor) -> Read:
         return number
 
     return read
+
+
+def _choice(enum: EnumDescriptor) -> str:
+    return "must be one of: " + ", ".join(words_of(enum))
 
 
 def _read_timestamp(raw: bytes) -> timestamp_pb2.Timestamp:

@@ -26,30 +26,13 @@ async def serve(gateway: Gateway, sockets: Sequence[socket.socket], ready: Calla
 
     `ready` is called once, when requests succeed: the sockets listen and the server answers.
     """
-    config = uvicorn.Config(
-        gateway.application,
-        http=HttpProtocol,
-        ws=SocketProtocol,
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        ws_max_size=MAX_FRAME_BYTES,
-        ws_ping_interval=PING_SECONDS,
-        ws_ping_timeout=PING_SECONDS,
-        ws_per_message_deflate=False,
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=DRAIN_SECONDS,
-    )
-    server = _Server(config)
+    server = GatewayServer(gateway)
     announcement = asyncio.create_task(_announce(gateway, server, ready))
 
     def stop() -> None:
         if server.should_exit:
             os._exit(1)
-        gateway.sockets.restart()
-        server.should_exit = True
+        server.stop()
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -60,10 +43,34 @@ async def serve(gateway: Gateway, sockets: Sequence[socket.socket], ready: Calla
         announcement.cancel()
 
 
-class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config) -> None:
+class GatewayServer(uvicorn.Server):
+    """uvicorn with our protocols and limits. `is_serving` is set once connections are accepted."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        config = uvicorn.Config(
+            gateway.application,
+            http=HttpProtocol,
+            ws=SocketProtocol,
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            ws_max_size=MAX_FRAME_BYTES,
+            ws_ping_interval=PING_SECONDS,
+            ws_ping_timeout=PING_SECONDS,
+            ws_per_message_deflate=False,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=DRAIN_SECONDS,
+        )
         super().__init__(config)
+        self._gateway = gateway
         self.is_serving = asyncio.Event()
+
+    def stop(self) -> None:
+        """Begins the graceful stop."""
+        self._gateway.sockets.restart()
+        self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begins to accept connections."""
@@ -76,7 +83,7 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def _announce(gateway: Gateway, server: _Server, ready: Callable[[], None]) -> None:
+async def _announce(gateway: Gateway, server: GatewayServer, ready: Callable[[], None]) -> None:
     await server.is_serving.wait()
     await gateway.relay.connected.wait()
     ready()
