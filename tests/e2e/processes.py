@@ -14,7 +14,7 @@ from typing import Final, Self
 import httpx2
 import psutil
 
-AO: Final = (sys.executable, "-P", "-m", "agent_orchestration.cli")
+AO: Final = ("-P", "-m", "agent_orchestration.cli")
 START_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 12.0
 POLL_SECONDS: Final = 0.02
@@ -133,6 +133,8 @@ class ControlPlane:
     database_url: str | None = None
     # More variables for every process.
     environment: Mapping[str, str] = field(default_factory=dict[str, str])
+    # The interpreter of the installation to run.
+    python: str = sys.executable
     port: int = 0
     grpc_port: int = 0
     processes: list[Process] = field(default_factory=list[Process])
@@ -177,7 +179,7 @@ class ControlPlane:
         if self.database_url is not None:
             settings["AGENT_ORCHESTRATION_DATABASE_URL"] = self.database_url
         process = Process(
-            [*AO, *arguments],
+            [self.python, *AO, *arguments],
             folder=self.folder,
             environment=inherited | settings,
             name=f"{len(self.processes)}-{name or arguments[0]}",

@@ -3,13 +3,15 @@
 import re
 import signal
 import socket
+import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.e2e.processes import ControlPlane, wait_until
+from tests.e2e.processes import ControlPlane, Process, wait_until
 
 FREE = ("--port", "0", "--grpc-port", "0")
 # What issue and design promise: a start that cannot be says so within this.
@@ -69,16 +71,18 @@ def test_a_second_signal_ends_it_at_once(control_plane: ControlPlane) -> None:
     assert not any(each.is_running() for each in family)
 
 
-@pytest.mark.parametrize("after", [0.05, 0.15, 0.3, 0.6, 1.0])
-def test_a_signal_during_the_start_leaves_nothing(control_plane: ControlPlane, after: float) -> None:
-    dev = control_plane.ao("dev", *FREE)
-    wait_until(lambda: time.time() - psutil.Process(dev.pid).create_time() > after, 5, "not old enough")
-    family = psutil.Process(dev.pid).children(recursive=True)
-    dev.signal(signal.SIGTERM)
-    dev.end(REFUSAL_SECONDS)
-    psutil.wait_procs(family, 2)
-    assert not any(each.is_running() for each in family)
-    assert "Traceback" not in dev.errors
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_signal_during_the_start_leaves_nothing(control_plane: ControlPlane, number: signal.Signals) -> None:
+    for after in (0.05, 0.15, 0.3, 0.6, 1.0, 1.5):
+        dev = control_plane.ao("dev", *FREE)
+        wait_until(lambda dev=dev, after=after: _age(dev) > after, 5, "not old enough")
+        family = psutil.Process(dev.pid).children(recursive=True)
+        dev.signal(number)
+        dev.end(REFUSAL_SECONDS)
+        psutil.wait_procs(family, 2)
+        assert not any(each.is_running() for each in family)
+        # Before the first of our lines runs, Ctrl-C is the interpreter's.
+        assert "Traceback" not in dev.errors or after < 0.1
     control_plane.start_dev()
 
 
@@ -168,6 +172,17 @@ def test_unusable_folders_and_files_are_refused(control_plane: ControlPlane, tmp
         assert "Traceback" not in dev.errors
 
 
+def test_a_newer_schema_is_refused(control_plane: ControlPlane) -> None:
+    assert control_plane.start_dev().stop() == 0
+    with closing(sqlite3.connect(control_plane.data_dir / "ao.db")) as database, database:
+        database.execute("UPDATE alembic_version SET version_num = '9999'")
+    dev = control_plane.ao("dev", *FREE)
+    assert dev.end(2 * REFUSAL_SECONDS) == 2
+    complaints = _complaints(dev.errors)
+    assert len(complaints) == 1
+    assert "schema is newer" in complaints[0]
+
+
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
@@ -241,6 +256,10 @@ def test_the_halves_run_apart(control_plane: ControlPlane) -> None:
         control_plane.start_server()
         wait_until(lambda: client.get("/agents").status_code == 200, 10, "not back")
     assert gateway.stop() == 0
+
+
+def _age(process: Process) -> float:
+    return time.time() - psutil.Process(process.pid).create_time()
 
 
 def _gateways(parent: int) -> list[psutil.Process]:
