@@ -144,7 +144,10 @@ class Watch:
                 self.agent_id.set_result(payload["agent_id"])
             return
         task_id = payload.get("task_id") or payload.get("id")
-        title = f"  {self._titles.get(task_id, 'task'):<18}"
+        if kind == "task_created":
+            # Events may come before the answer to the creation.
+            self._titles.setdefault(task_id, payload["type"])
+        title = f"  {self._titles.get(task_id, ''):<18}"
         if kind == "task_progress":
             percent = payload["progress"]
             bar = "#" * round(percent / 5)
@@ -255,10 +258,11 @@ async def demo(folder: Path) -> None:
     """Starts everything, does the job, stops everything."""
     control_plane, runner = Child("ao dev", folder), Child("ao runner", folder)
     async with running(control_plane, runner):
+        console.print("[bold]ao dev[/] starts on free ports and a temporary folder")
         await control_plane.start("dev", "--port", "0", "--grpc-port", "0", "--data-dir", str(folder / "data"))
         async with asyncio.timeout(START_SECONDS):
             url, server, key = await control_plane.said("REST ", "gRPC ", "API key ")
-        console.print(f"[bold]ao dev[/] serves REST and WebSocket at {url}, gRPC at {server}")
+        console.print(f"  REST and WebSocket at {url}, gRPC at {server}")
         async with (
             httpx2.AsyncClient(
                 base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=30, trust_env=False
