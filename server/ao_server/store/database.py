@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import sqlite3
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from ao_server.errors import CannotStart
 READERS = 4
 # How long the writer waits for somebody else's write transaction before it says that the store is away.
 LOCK_WAIT_SECONDS = 5.0
+ADVISORY_LOCK_WAIT_SECONDS = 3.0
 # Two servers on one PostgreSQL database would each believe that they alone hold the leases.
 _ADVISORY_LOCK = 0x616F_7365_7276
 
@@ -62,11 +64,13 @@ class Database:
         """The connection of the one writer. CannotStart when another server holds this database."""
         connection = self.writing.connect()
         if not self.is_sqlite:
-            held = connection.exec_driver_sql("SELECT pg_try_advisory_lock(%s)", (_ADVISORY_LOCK,)).scalar_one()
-            connection.commit()
-            if not held:
-                connection.close()
-                raise CannotStart("another server uses this database")
+            # PostgreSQL may need a moment to notice that the last holder was killed.
+            deadline = time.monotonic() + ADVISORY_LOCK_WAIT_SECONDS
+            while not _try_advisory_lock(connection):
+                if time.monotonic() > deadline:
+                    connection.close()
+                    raise CannotStart("another server uses this database")
+                time.sleep(0.1)
         return connection
 
     def list_parameter(self, values: Sequence[Any]) -> Any:
@@ -82,6 +86,12 @@ class Database:
         """Closes every connection; aiosqlite's threads end with theirs."""
         await self.reading.dispose()
         self.writing.dispose()
+
+
+def _try_advisory_lock(connection: Connection) -> bool:
+    held = connection.exec_driver_sql("SELECT pg_try_advisory_lock(%s)", (_ADVISORY_LOCK,)).scalar_one()
+    connection.commit()
+    return bool(held)
 
 
 def is_away(error: BaseException) -> bool:
