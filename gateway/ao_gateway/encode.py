@@ -76,7 +76,7 @@ def field_view(field: FieldDescriptor, listed: bool) -> _View:
     """The view of one value of a field, of one item where it is repeated."""
     options = field.GetOptions()
     if options.Extensions[options_pb2.free_json]:
-        return msgspec.Raw
+        return _free_json_view
     if field.enum_type is not None:
         return _enum_view(field.enum_type)
     if field.message_type is not None:
@@ -157,6 +157,11 @@ def _enum_view(enum: EnumDescriptor) -> _View:
     words = {number: word for word, number in scalars.words_of(enum).items()}
     # A newer server may know values that this gateway does not.
     return lambda number: words.get(number, "unspecified")
+
+
+def _free_json_view(text: str) -> msgspec.Raw:
+    # An empty text is the default of the field, never something that was sent.
+    return msgspec.Raw(text or "{}")
 
 
 def _same(value: Any) -> Any:

@@ -33,7 +33,7 @@ def create(**changes: Any) -> bytes:
 
 def test_free_json_travels_verbatim() -> None:
     payload = '{ "z": 1.0,\n "a": 12345678901234567890123, "a": -0.0, "s": "\\u0000é" }'
-    body = '{"payload": %s , "agent_id": "agent_1", "type": "t"}' % payload
+    body = '{"payload": ' + payload + ' , "agent_id": "agent_1", "type": "t"}'
     assert decode("CreateTask", body=body.encode()).payload == payload
 
 

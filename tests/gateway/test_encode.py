@@ -17,7 +17,8 @@ FREE = '{"z": 1.0, "a": 12345678901234567890123, "z": 1E5}'
 
 
 def text(message: Message) -> str:
-    return ResponseEncoder(message.DESCRIPTOR, 200).encode(message).decode()
+    descriptor: Any = message.DESCRIPTOR
+    return ResponseEncoder(descriptor, 200).encode(message).decode()
 
 
 def printed(message: Message) -> Any:
@@ -45,6 +46,7 @@ def test_scalars_are_always_printed_and_unset_messages_never() -> None:
         }
     }
     assert printed(tasks_pb2.ListTasksResponse()) == {"data": []}
+    assert printed(agents_pb2.GetAgentResponse(data=agents_pb2.Agent()))["data"]["configuration"] == {}
 
 
 def test_free_json_is_spliced_in() -> None:

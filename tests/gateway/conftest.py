@@ -1,0 +1,74 @@
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import httpx2
+import pytest
+
+from ao_gateway.app import Gateway
+from ao_gateway.listening import listen, url
+from ao_gateway.server import GatewayServer
+from tests.gateway.scripted import GATEWAY_KEY, ScriptedServer
+
+DEADLINE = 10.0
+
+
+@dataclass
+class Running:
+    """A gateway that serves in this process, in front of a scripted server."""
+
+    gateway: Gateway
+    server: GatewayServer
+    upstream: ScriptedServer
+    url: str
+
+    @property
+    def port(self) -> int:
+        return int(self.url.removesuffix("/v1").rsplit(":", 1)[1])
+
+    @property
+    def ws_url(self) -> str:
+        return self.url.replace("http", "ws", 1) + "/ws"
+
+    async def connected(self) -> None:
+        async with asyncio.timeout(DEADLINE):
+            await self.gateway.relay.connected.wait()
+
+
+@asynccontextmanager
+async def serving(upstream: ScriptedServer) -> AsyncGenerator[Running]:
+    sockets = listen("127.0.0.1", 0)
+    gateway = Gateway(upstream.address, lambda: GATEWAY_KEY)
+    server = GatewayServer(gateway)
+    task = asyncio.create_task(server.serve(sockets))
+    try:
+        async with asyncio.timeout(DEADLINE):
+            await server.is_serving.wait()
+        yield Running(gateway, server, upstream, url(sockets[0]))
+    finally:
+        server.stop()
+        async with asyncio.timeout(DEADLINE):
+            await task
+
+
+@pytest.fixture
+async def upstream() -> AsyncGenerator[ScriptedServer]:
+    server = ScriptedServer()
+    await server.start()
+    yield server
+    await server.stop()
+
+
+@pytest.fixture
+async def running(upstream: ScriptedServer) -> AsyncGenerator[Running]:
+    async with serving(upstream) as running:
+        await running.connected()
+        yield running
+
+
+@pytest.fixture
+async def client(running: Running) -> AsyncGenerator[httpx2.AsyncClient]:
+    headers = {"Authorization": "Bearer ao_live_one"}
+    async with httpx2.AsyncClient(base_url=running.url, headers=headers, timeout=DEADLINE, trust_env=False) as client:
+        yield client

@@ -1,0 +1,172 @@
+"""A small server that speaks the real protocol and does what a test tells it: for the gateway's own behaviour."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import grpc
+from google.protobuf import any_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+
+from agent_orchestration.v1 import (
+    access_pb2,
+    access_pb2_grpc,
+    agents_pb2,
+    events_pb2,
+    monitoring_pb2,
+    monitoring_pb2_grpc,
+    relay_pb2,
+    relay_pb2_grpc,
+)
+
+GATEWAY_KEY = "ao_gw_test_key"
+KEYS = {"ao_live_one": "project_1", "ao_live_again": "project_1", "ao_live_other": "project_2"}
+
+Answer = Callable[[relay_pb2.RelayCall], Awaitable[bytes | status_pb2.Status]]
+
+
+async def an_agent(call: relay_pb2.RelayCall) -> bytes | status_pb2.Status:
+    """The answer to any call, good for those that print an agent or a list of agents."""
+    response = agents_pb2.GetAgentResponse()
+    response.data.id = "agent_1"
+    return response.SerializeToString()
+
+
+def refused(code: int, reason: str, message: str = "refused") -> status_pb2.Status:
+    """A status as the server makes them."""
+    detail = any_pb2.Any()
+    detail.Pack(error_details_pb2.ErrorInfo(reason=reason, domain="agent-orchestration"))
+    return status_pb2.Status(code=code, message=message, details=[detail])
+
+
+class ScriptedServer(
+    relay_pb2_grpc.RelayServiceServicer,
+    access_pb2_grpc.AccessServiceServicer,
+    monitoring_pb2_grpc.MonitoringServiceServicer,
+):
+    """Answers relayed calls with `answer`, knows `keys`, and streams `events` in order."""
+
+    def __init__(self) -> None:
+        self.keys = dict(KEYS)
+        self.answer: Answer = an_agent
+        self.calls: list[relay_pb2.RelayCall] = []
+        self.cancelled: list[int] = []
+        self.authenticated: list[str] = []
+        self.watches: list[str | None] = []
+        self.cache_seconds = 60.0
+        self.feed_id = "f1"
+        self.address = "127.0.0.1:0"
+        self._events: list[events_pb2.Event] = []
+        self._changed = asyncio.Event()
+        self._server: grpc.aio.Server | None = None
+
+    async def start(self) -> None:
+        """Serves, after the first start always on the same port."""
+        server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+        relay_pb2_grpc.add_RelayServiceServicer_to_server(self, server)
+        access_pb2_grpc.add_AccessServiceServicer_to_server(self, server)
+        monitoring_pb2_grpc.add_MonitoringServiceServicer_to_server(self, server)
+        port = server.add_insecure_port(self.address)
+        self.address = f"127.0.0.1:{port}"
+        await server.start()
+        self._server = server
+
+    async def stop(self) -> None:
+        """Goes away at once."""
+        if self._server is not None:
+            await self._server.stop(None)
+            self._server = None
+
+    def cursor(self, position: int) -> str:
+        """The cursor behind that many events."""
+        return f"{self.feed_id}{position:012x}"
+
+    def publish(self, *, task_id: str = "task_1", agent_id: str = "agent_1", size: int = 0) -> str:
+        """Adds the event of a task; its cursor."""
+        cursor = self.cursor(len(self._events) + 1)
+        event = events_pb2.Event(cursor=cursor, type=events_pb2.EVENT_TYPE_TASK_PROGRESS)
+        event.agent_id, event.task_id = agent_id, task_id
+        event.task.id = task_id
+        event.task.progress_message = "x" * size
+        self._events.append(event)
+        self._changed.set()
+        self._changed = asyncio.Event()
+        return cursor
+
+    async def Relay(
+        self, request_iterator: Any, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[relay_pb2.RelayResponse]:
+        await self._admit(context)
+        replies: asyncio.Queue[relay_pb2.RelayReply | None] = asyncio.Queue()
+        tasks: set[asyncio.Task[None]] = set()
+
+        async def run(call: relay_pb2.RelayCall) -> None:
+            if not call.metadata:
+                outcome: bytes | status_pb2.Status = refused(code_pb2.UNAUTHENTICATED, "unauthorized")
+            else:
+                self.calls.append(call)
+                outcome = await self.answer(call)
+            reply = relay_pb2.RelayReply(id=call.id)
+            if isinstance(outcome, bytes):
+                reply.message = outcome
+            else:
+                reply.status = outcome.SerializeToString()
+            replies.put_nowait(reply)
+
+        async def read() -> None:
+            async for request in request_iterator:
+                self.cancelled += request.cancelled
+                tasks.update(asyncio.create_task(run(call)) for call in request.calls)
+            replies.put_nowait(None)
+
+        reader = asyncio.create_task(read())
+        try:
+            while (reply := await replies.get()) is not None:
+                yield relay_pb2.RelayResponse(replies=[reply])
+        finally:
+            for task in (reader, *tasks):
+                task.cancel()
+
+    async def Authenticate(
+        self, request: access_pb2.AuthenticateRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> access_pb2.AuthenticateResponse:
+        await self._admit(context)
+        self.authenticated.append(request.credential)
+        project_id = self.keys.get(request.credential)
+        if project_id is None:
+            await self._abort(context, refused(code_pb2.UNAUTHENTICATED, "unauthorized"))
+        response = access_pb2.AuthenticateResponse()
+        response.principal.project_id = project_id or ""
+        response.cache_for.FromMicroseconds(round(self.cache_seconds * 1e6))
+        return response
+
+    async def WatchEvents(
+        self, request: monitoring_pb2.WatchEventsRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[monitoring_pb2.WatchEventsResponse]:
+        await self._admit(context)
+        self.watches.append(request.after if request.HasField("after") else None)
+        position = len(self._events)
+        if request.HasField("after"):
+            if not request.after.startswith(self.feed_id) or len(request.after) != len(self.cursor(0)):
+                await self._abort(context, refused(code_pb2.OUT_OF_RANGE, "cursor_invalid"))
+            position = int(request.after.removeprefix(self.feed_id), 16)
+            if position > len(self._events):
+                await self._abort(context, refused(code_pb2.OUT_OF_RANGE, "cursor_ahead"))
+        yield monitoring_pb2.WatchEventsResponse(cursor=self.cursor(position))
+        while True:
+            changed = self._changed
+            batch = self._events[position : position + 50]
+            if batch:
+                position += len(batch)
+                yield monitoring_pb2.WatchEventsResponse(events=batch, cursor=self.cursor(position))
+            else:
+                await changed.wait()
+
+    async def _admit(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        metadata = dict(context.invocation_metadata() or ())
+        if metadata.get("authorization") != f"Bearer {GATEWAY_KEY}":
+            await self._abort(context, refused(code_pb2.UNAUTHENTICATED, "unauthorized"))
+
+    async def _abort(self, context: grpc.aio.ServicerContext[Any, Any], status: status_pb2.Status) -> None:
+        code = next(each for each in grpc.StatusCode if each.value[0] == status.code)
+        await context.abort(code, status.message, (("grpc-status-details-bin", status.SerializeToString()),))
