@@ -222,8 +222,11 @@ class _Socket:
     def _refuse_credential(self, refusal: Refusal) -> None:
         if refusal.status == 401:
             self.end(BAD_CREDENTIAL, refusal.code)
-        else:
-            self._answer(messages.error(refusal))
+            return
+        self._answer(messages.error(refusal))
+        if refusal.status == 503 and self._principal is None:
+            # Nothing sent before the server is back could be answered: the client had better come again.
+            self.end(RESTART, refusal.code)
 
     def _answer(self, frame: bytes) -> None:
         self._sink.write(frame, 1)

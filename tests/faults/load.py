@@ -112,7 +112,9 @@ class Watcher:
                     self.cursor = self.cursor or message["cursor"]
                     self._subscribed.set()
                 elif message["type"] == "error":
-                    self.problems.append(str(message))
+                    # The gateway may be up before it has reached the server again; anything else is a fault.
+                    if message["error"]["code"] != "unavailable":
+                        self.problems.append(str(message))
                 elif message["type"] != "authenticated":
                     self.events.append(message)
                     self.cursor = message["cursor"]
