@@ -42,7 +42,7 @@ def test_base_says_which_extra_a_command_needs(control_plane: ControlPlane, whee
     assert version.lines == ["ao 0.1.0"]
     for command, extra in (("dev", "server"), ("gateway", "server"), ("server", "server"), ("runner", "runner")):
         process = control_plane.ao(command)
-        assert process.end(10) == 2
+        assert process.end(10) == 1
         assert process.errors == (
             f"error: 'ao {command}' needs the extra: pip install 'agent-orchestration[{extra}]'\n"
         )
@@ -57,7 +57,7 @@ def test_runner_and_server(wheel: Path, tmp_path: Path, control_plane: ControlPl
     control_plane.python = runner_only
     control_plane.start_runner(tmp_path / "agents.py")
     refused = control_plane.ao("dev")
-    assert refused.end(10) == 2
+    assert refused.end(10) == 1
     assert "agent-orchestration[server]" in refused.errors
     with control_plane.client() as client:
         wait_until(lambda: bool(client.get("/agents?status=active").json()["data"]), 30, "the agent is not active")

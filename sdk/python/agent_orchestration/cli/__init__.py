@@ -9,8 +9,8 @@ INTERRUPTED: Final = 130
 def main() -> None:
     """Runs the `ao` command."""
     try:
-        from agent_orchestration.cli.commands import ao
+        from agent_orchestration.cli.commands import run
 
-        ao(prog_name="ao")
+        sys.exit(run())
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)

@@ -4,11 +4,12 @@ import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import IO, Any, Final
+from typing import Final
 
 import click
 
 from agent_orchestration import __version__
+from agent_orchestration.cli import INTERRUPTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +37,10 @@ EXTRAS: Final[dict[str, Sequence[str]]] = {
 class MissingExtra(click.ClickException):
     """A command whose dependencies are not installed."""
 
-    exit_code = 2
+    exit_code = 1
 
     def __init__(self, command: str, extra: str) -> None:
         super().__init__(f"'ao {command}' needs the extra: pip install 'agent-orchestration[{extra}]'")
-
-    def show(self, file: IO[Any] | None = None) -> None:
-        """One line on standard error."""
-        click.echo(f"error: {self.message}", err=True)
 
 
 class Commands(click.Group):
@@ -73,6 +70,23 @@ class Commands(click.Group):
 @click.version_option(__version__, prog_name="ao", message="%(prog)s %(version)s")
 def ao() -> None:
     """Run and use a control plane for agents."""
+
+
+def run() -> int:
+    """Runs the command line; returns the exit code. Errors are one line, with a hint where usage was wrong."""
+    try:
+        # None when a command returns; the code when an option such as --help ends it.
+        return ao.main(prog_name="ao", standalone_mode=False) or 0
+    except click.exceptions.NoArgsIsHelpError as help:
+        click.echo(help.format_message())
+        return help.exit_code
+    except click.ClickException as problem:
+        click.echo(f"error: {problem.format_message()}", err=True)
+        if isinstance(problem, click.UsageError) and problem.ctx is not None:
+            click.echo(f"hint: {problem.ctx.command_path} --help", err=True)
+        return problem.exit_code
+    except click.Abort:
+        return INTERRUPTED
 
 
 def _is_installed(module: str) -> bool:
