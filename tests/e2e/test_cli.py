@@ -8,7 +8,7 @@ import pytest
 
 from tests.e2e.processes import ControlPlane
 
-HEAVY: Final = ("alembic", "google.protobuf", "grpc", "httpx2", "pydantic", "sqlalchemy", "starlette", "uvicorn")
+HEAVY: Final = ("alembic", "grpc", "httpx2", "pydantic", "sqlalchemy", "starlette", "uvicorn")
 
 
 def test_help_and_version(control_plane: ControlPlane) -> None:
