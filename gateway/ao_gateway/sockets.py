@@ -156,22 +156,23 @@ class _Socket:
         feed = await self._joined_feed()
         chosen = messages.filter_of(message)
         existing = self._watcher.find(chosen)
+        now = self._watcher.front(feed.position)
         if existing is not None and message.after is None:
-            self._answer(messages.subscribed(chosen, feed.position))
+            self._answer(messages.subscribed(chosen, now))
         elif existing is None and len(self._watcher.subscriptions) >= MAX_SUBSCRIPTIONS:
             raise malformed(f"There can be at most {MAX_SUBSCRIPTIONS} subscriptions")
-        elif message.after is None or message.after == feed.position:
-            self._begin(chosen, feed.position, existing)
+        elif message.after is None or message.after == now:
+            self._begin(chosen, now, feed.position, existing)
         else:
             await self._catch_up(feed, chosen, message.after, existing)
 
-    def _begin(self, chosen: Filter, cursor: str, existing: Subscription | None) -> None:
-        """Subscribes from where the shared feed stands."""
+    def _begin(self, chosen: Filter, cursor: str, position: str, existing: Subscription | None) -> None:
+        """Subscribes from now on, where the shared feed stands at the position."""
         self._answer(messages.subscribed(chosen, cursor))
         if existing is None:
             subscription = Subscription(chosen, since=cursor, replayed=cursor)
             self._watcher.subscriptions.append(subscription)
-            self._watcher.go_live(subscription, cursor, cursor)
+            self._watcher.go_live(subscription, cursor, position)
 
     async def _catch_up(self, feed: Feed, chosen: Filter, after: str, existing: Subscription | None) -> None:
         """Sends what lies behind the cursor, then joins the shared feed exactly there."""
@@ -185,7 +186,7 @@ class _Socket:
                     self._answer(messages.subscribed(chosen, batch.cursor))
                     self._watcher.subscriptions.append(subscription)
                 await self._watcher.replay(batch, subscription)
-                if batch.cursor >= feed.position or self._sink.is_closed:
+                if batch.cursor >= self._watcher.front(feed.position) or self._sink.is_closed:
                     break
         except Refusal:
             if is_known:

@@ -39,15 +39,24 @@ class SocketWatcher:
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
         self._delivered = ""
+        self._caught_up = ""
         self.subscriptions: list[Subscription] = []
 
     def find(self, chosen: Filter) -> Subscription | None:
         """The subscription with exactly this filter."""
         return next((each for each in self.subscriptions if each.filter == chosen), None)
 
+    def front(self, position: str) -> str:
+        """The cursor from which something new starts: behind all that was sent, so that nothing is sent again.
+
+        A subscription that caught up on a stream of its own may be ahead of the shared feed, which is at the position.
+        """
+        return max(position, self._caught_up)
+
     def go_live(self, subscription: Subscription, cursor: str, position: str) -> None:
         """Behind this cursor the shared feed, which stands at the position, delivers."""
         subscription.live_since = cursor
+        self._caught_up = max(self._caught_up, cursor)
         self._delivered = max(self._delivered, position)
 
     def deliver(self, batch: Batch) -> None:
