@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import Final
 
 from google.protobuf.descriptor import FileDescriptor
@@ -10,7 +12,7 @@ from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
 from starlette.types import Receive, Scope, Send
 
-from agent_orchestration.v1 import agents_pb2, monitoring_pb2, tasks_pb2
+from agent_orchestration import v1
 from ao_gateway import bindings, errors, request_ids
 from ao_gateway.access import Access
 from ao_gateway.feed import Feeds
@@ -20,8 +22,12 @@ from ao_gateway.supervision import supervised
 from ao_gateway.unary import Unary, send_answer
 from ao_gateway.upstream import Upstream
 
-# Every service here is served as far as its RPCs have routes.
-FILES: Final[tuple[FileDescriptor, ...]] = (agents_pb2.DESCRIPTOR, tasks_pb2.DESCRIPTOR, monitoring_pb2.DESCRIPTOR)
+# The whole contract: every service in it is served as far as its RPCs have routes.
+FILES: Final[tuple[FileDescriptor, ...]] = tuple(
+    import_module(f"{v1.__name__}.{module.name}").DESCRIPTOR
+    for module in iter_modules(v1.__path__)
+    if module.name.endswith("_pb2")
+)
 
 
 class Gateway:
