@@ -25,7 +25,7 @@ DATE_FORMATS = ("%Y-%m-%d", "%Y%m%d", "%d/%m/%Y", "%d.%m.%Y")
 REGIONS = {
     word: region for region in ("North", "South", "East", "West") for word in (region.lower(), region[0].lower())
 }
-BATCH = 25
+BATCH = 30
 
 agent = Agent(name="Sales Agent", type="data_processor", max_concurrent_tasks=4)
 
@@ -123,7 +123,7 @@ def _cleaned(record: Mapping[str, str | None]) -> dict[str, Any]:
     if region is None:
         raise ValueError("unknown region")
     if not re.fullmatch(r"[1-9][0-9]*", text["quantity"]):
-        raise ValueError("quantity is not a positive number")
+        raise ValueError("not a quantity")
     return {
         "order_id": text["order_id"],
         "date": _date(text["date"]).isoformat(),
