@@ -2,9 +2,14 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
+
+import psutil
+
+from tests.e2e.processes import Process
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "examples" / "demo.py"
@@ -30,6 +35,21 @@ def test_it_says_what_failed(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
     assert "sales.csv" in done.stderr
+
+
+def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
+    environment = os.environ | {"TMPDIR": str(tmp_path / "temporary"), "PYTHONUNBUFFERED": "1"}
+    (tmp_path / "temporary").mkdir()
+    demo = Process([sys.executable, str(DEMO)], folder=tmp_path, environment=environment, name="demo")
+    demo.line("  agent ")
+    family = psutil.Process(demo.pid).children(recursive=True)
+    # ao dev, its two halves, and the runner.
+    assert len(family) == 4
+    demo.signal(signal.SIGINT)
+    assert demo.end(30) == 130
+    assert demo.errors == "interrupted; everything is stopped\n"
+    assert not any(each.is_running() for each in family)
+    assert list((tmp_path / "temporary").iterdir()) == []
 
 
 def _run(environment: dict[str, str], demo: Path = DEMO) -> subprocess.CompletedProcess[str]:
