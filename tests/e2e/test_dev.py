@@ -187,12 +187,13 @@ def test_a_newer_schema_is_refused(control_plane: ControlPlane) -> None:
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
+        (("--port", "49000", "--grpc-port", "49000"), "error: --port and --grpc-port must differ"),
         (("--host", "0.0.0.0"), "error: --host 0.0.0.0 is reachable from other machines: it needs --insecure"),
         (("--host", "192.0.2.1", "--insecure"), "error: cannot listen on 192.0.2.1 port 0: "),
         (("--host", "no-such-host.invalid", "--insecure"), "error: --host no-such-host.invalid is not an address"),
     ],
 )
-def test_a_host_that_will_not_do(control_plane: ControlPlane, options: tuple[str, ...], complaint: str) -> None:
+def test_a_host_or_port_that_will_not_do(control_plane: ControlPlane, options: tuple[str, ...], complaint: str) -> None:
     dev = control_plane.ao("dev", *FREE, *options)
     assert dev.end(REFUSAL_SECONDS) == 2
     assert dev.errors.startswith(complaint)

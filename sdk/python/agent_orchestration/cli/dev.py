@@ -34,6 +34,8 @@ def dev(
 
     if host not in LOOPBACK and not insecure:
         _fail(f"--host {host} is reachable from other machines: it needs --insecure")
+    if port == grpc_port != 0:
+        _fail("--port and --grpc-port must differ")
     common = ["--log-level", log_level]
     if insecure:
         common += ["--insecure"]
