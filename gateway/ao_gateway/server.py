@@ -17,8 +17,8 @@ from ao_gateway.socket_protocol import SocketProtocol
 MAX_FRAME_BYTES: Final = 64 * 1024
 PING_SECONDS: Final = 20.0
 KEEP_ALIVE_SECONDS: Final = 75
-# Within the 10 s that a stop may take in all.
-DRAIN_SECONDS: Final = 8
+# A part of the 10 s that a stop may take in all: `ao dev` stops the server after the gateway.
+DRAIN_SECONDS: Final = 5
 
 
 async def serve(gateway: Gateway, sockets: Sequence[socket.socket], ready: Callable[[], None]) -> None:

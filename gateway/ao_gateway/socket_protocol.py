@@ -3,6 +3,7 @@
 The transport's own buffer is the backlog, so a socket that keeps up costs nothing, and what a slow one holds is known.
 """
 
+import socket
 from asyncio import BaseTransport
 from collections import deque
 from typing import Final
@@ -13,10 +14,15 @@ from websockets.protocol import State
 from ao_gateway.frames import Cancellable
 from ao_gateway.sockets import SINK
 
-# A peer that does not take the close frame within this is cut off.
+# A peer that does not take the close frame within this is cut off; sooner when the gateway stops, which is not to wait.
 CLOSE_SECONDS: Final = 5.0
+RESTART_SECONDS: Final = 2.0
+# What the kernel holds beside the backlog. Left to itself it takes megabytes for each peer that does not read.
+KERNEL_BUFFER_BYTES: Final = 256 * 1024
 RESTART: Final = 1012
 MAX_REASON_BYTES: Final = 123
+# Writes are counted in pieces of about this size: a note of every small one would outweigh what it tells.
+COUNTED_BYTES: Final = 16 * 1024
 
 
 class SocketProtocol(WebSocketsSansIOProtocol):
@@ -25,9 +31,13 @@ class SocketProtocol(WebSocketsSansIOProtocol):
     def connection_made(self, transport: BaseTransport) -> None:
         """Takes over the connection from HTTP."""
         super().connection_made(transport)
+        connection: socket.socket | None = transport.get_extra_info("socket")
+        if connection is not None:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BUFFER_BYTES)
         self._written = 0
-        # Where each write ends, in bytes since the start, and how many messages it held.
-        self._writes: deque[tuple[int, int]] = deque()
+        # Where each piece of what was written ends, in bytes since the start, and how many messages it holds.
+        self._pieces: deque[tuple[int, int]] = deque()
+        self._piece_start = 0
         self._messages = 0
         self._watched: Cancellable | None = None
 
@@ -52,10 +62,10 @@ class SocketProtocol(WebSocketsSansIOProtocol):
 
     @property
     def backlog_messages(self) -> int:
-        """Messages among them."""
+        """Messages among them, those of a piece that is partly taken included."""
         taken = self._written - self.backlog_bytes
-        while self._writes and self._writes[0][0] <= taken:
-            self._messages -= self._writes.popleft()[1]
+        while self._pieces and self._pieces[0][0] <= taken:
+            self._messages -= self._pieces.popleft()[1]
         return self._messages
 
     @property
@@ -67,9 +77,13 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         """Sends whole frames in one write."""
         if self.is_closed:
             return
-        self._written += len(frames)
-        self._writes.append((self._written, messages))
         self._messages += messages
+        if self._pieces and self._written + len(frames) <= self._piece_start + COUNTED_BYTES:
+            messages += self._pieces.pop()[1]
+        else:
+            self._piece_start = self._written
+        self._written += len(frames)
+        self._pieces.append((self._written, messages))
         self.transport.write(frames)
 
     def end(self, code: int, reason: str) -> None:
@@ -85,7 +99,8 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         if self.read_paused:
             self.read_paused = False
             self.transport.resume_reading()
-        self.close_timer = self.loop.call_later(CLOSE_SECONDS, self.transport.abort)
+        wait = RESTART_SECONDS if code == RESTART else CLOSE_SECONDS
+        self.close_timer = self.loop.call_later(wait, self.transport.abort)
         if self._watched is not None:
             self._watched.cancel()
 
