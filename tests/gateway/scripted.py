@@ -55,6 +55,7 @@ class ScriptedServer(
         self.watches: list[str | None] = []
         self.cache_seconds = 60.0
         self.feed_id = "f1"
+        self.is_silent = False
         self.address = "127.0.0.1:0"
         self._events: list[events_pb2.Event] = []
         self._changed = asyncio.Event()
@@ -101,6 +102,8 @@ class ScriptedServer(
         tasks: set[asyncio.Task[None]] = set()
 
         async def run(call: relay_pb2.RelayCall) -> None:
+            if self.is_silent:
+                return
             if not call.metadata:
                 outcome: bytes | status_pb2.Status = refused(code_pb2.UNAUTHENTICATED, "unauthorized")
             else:
@@ -139,6 +142,11 @@ class ScriptedServer(
         response.principal.project_id = project_id or ""
         response.cache_for.FromMicroseconds(round(self.cache_seconds * 1e6))
         return response
+
+    async def GetHealth(
+        self, request: monitoring_pb2.GetHealthRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> monitoring_pb2.GetHealthResponse:
+        raise NotImplementedError("gateways call it through the relay")
 
     async def WatchEvents(
         self, request: monitoring_pb2.WatchEventsRequest, context: grpc.aio.ServicerContext[Any, Any]

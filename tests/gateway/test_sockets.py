@@ -1,0 +1,275 @@
+"""The WebSocket protocol over real sockets."""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import websockets
+from websockets.asyncio.client import ClientConnection
+
+from ao_gateway import sockets
+from tests.gateway.conftest import DEADLINE, Running
+
+AUTH = {"type": "auth", "token": "ao_live_one"}
+AGENT_EVENTS = {"type": "subscribe", "channel": "agent_events"}
+TASK_EVENTS = {"type": "subscribe", "channel": "task_events"}
+
+
+class Client:
+    """A client that speaks JSON and never waits for ever."""
+
+    def __init__(self, connection: ClientConnection) -> None:
+        self.connection = connection
+
+    async def say(self, *messages: dict[str, Any]) -> None:
+        for message in messages:
+            await self.connection.send(json.dumps(message))
+
+    async def hear(self, count: int = 1) -> list[dict[str, Any]]:
+        async with asyncio.timeout(DEADLINE):
+            return [json.loads(await self.connection.recv()) for _ in range(count)]
+
+    async def cursors(self, count: int) -> list[str]:
+        return [message["cursor"] for message in await self.hear(count)]
+
+    async def close_code(self) -> int | None:
+        async with asyncio.timeout(DEADLINE):
+            await self.connection.wait_closed()
+        return self.connection.close_code
+
+
+@asynccontextmanager
+async def opened(running: Running, *, authenticated: bool = True, **options: Any) -> AsyncGenerator[Client]:
+    async with websockets.connect(running.ws_url, proxy=None, **options) as connection:
+        client = Client(connection)
+        if authenticated:
+            await client.say(AUTH)
+            assert await client.hear() == [{"type": "authenticated"}]
+        yield client
+
+
+async def subscribe(client: Client, message: dict[str, Any]) -> dict[str, Any]:
+    await client.say(message)
+    (answer,) = await client.hear()
+    return answer
+
+
+async def test_frames_are_answered_in_order(running: Running) -> None:
+    async with opened(running, authenticated=False) as client:
+        await client.say({"type": "ping"}, TASK_EVENTS, AUTH, AGENT_EVENTS | {"agent_id": "agent_1"}, {"type": "ping"})
+        pong, error, authenticated, subscribed, again = await client.hear(5)
+        assert pong == again == {"type": "pong"}
+        assert error["error"]["code"] == "unauthorized"
+        assert authenticated == {"type": "authenticated"}
+        assert subscribed == {
+            "type": "subscribed",
+            "channel": "agent_events",
+            "filter": {"agent_id": "agent_1"},
+            "cursor": running.upstream.cursor(0),
+        }
+
+
+async def test_the_handshake_may_carry_the_credential(running: Running) -> None:
+    async with opened(
+        running, authenticated=False, additional_headers={"Authorization": "Bearer ao_live_one"}
+    ) as client:
+        assert await client.hear() == [{"type": "authenticated"}]
+
+
+@pytest.mark.parametrize("token", ["ao_live_unknown", "", "\u00e9", "a b", "x" * 60_000])
+async def test_a_bad_credential_closes(running: Running, token: str) -> None:
+    async with opened(running, authenticated=False) as client:
+        await client.say({"type": "auth", "token": token})
+        assert await client.close_code() == 4401
+
+
+async def test_no_credential_in_time_closes(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sockets, "AUTH_SECONDS", 0.05)
+    async with opened(running, authenticated=False) as client:
+        assert await client.close_code() == 4408
+
+
+async def test_an_ended_credential_closes(running: Running) -> None:
+    running.upstream.cache_seconds = 0.1
+    async with opened(running) as client:
+        del running.upstream.keys["ao_live_one"]
+        assert await client.close_code() == 4401
+
+
+async def test_a_fresh_credential_takes_over_but_not_one_of_another_project(running: Running) -> None:
+    running.upstream.cache_seconds = 0.1
+    async with opened(running) as client:
+        await client.say({"type": "auth", "token": "ao_live_other"}, {"type": "auth", "token": "ao_live_again"})
+        error, authenticated = await client.hear(2)
+        assert error["error"]["code"] == "forbidden"
+        assert authenticated == {"type": "authenticated"}
+        del running.upstream.keys["ao_live_one"]
+        del running.upstream.keys["ao_live_again"]
+        assert await client.close_code() == 4401
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        "not json",
+        "[]",
+        "{}",
+        '{"type": "nonsense"}',
+        '{"type": "ping", "extra": 1}',
+        '{"type": "subscribe"}',
+        '{"type": "subscribe", "channel": "nonsense"}',
+        '{"type": "subscribe", "channel": "agent_events", "agent_id": 5}',
+        '{"type": "subscribe", "channel": "agent_events", "agent_id": ""}',
+        '{"type": "subscribe", "channel": "agent_events", "task_id": "task_1"}',
+        '{"type": "subscribe", "channel": "system_events", "agent_id": "agent_1"}',
+        '{"type": "auth", "token": 5}',
+        "[" * 60_000,
+        b"binary",
+    ],
+)
+async def test_a_frame_that_is_none_is_an_error_without_effect(running: Running, frame: str | bytes) -> None:
+    async with opened(running) as client:
+        await client.connection.send(frame)
+        await client.say({"type": "ping"})
+        error, pong = await client.hear(2)
+        assert error["error"]["code"] == "validation_error"
+        assert pong == {"type": "pong"}
+
+
+async def test_a_frame_too_large_closes(running: Running) -> None:
+    async with opened(running) as client:
+        await client.connection.send("x" * 65_537)
+        assert await client.close_code() == 1009
+
+
+async def test_an_event_comes_once_through_the_first_subscription_that_carries_it(running: Running) -> None:
+    async with opened(running) as client:
+        for message in (AGENT_EVENTS | {"agent_id": "agent_2"}, TASK_EVENTS, AGENT_EVENTS):
+            await subscribe(client, message)
+        running.upstream.publish(agent_id="agent_1")
+        running.upstream.publish(agent_id="agent_2")
+        events = await client.hear(2)
+        assert [each["channel"] for each in events] == ["task_events", "agent_events"]
+        assert list(events[0]) == ["type", "channel", "cursor", "timestamp", "payload"]
+        answer = await subscribe(client, {"type": "unsubscribe", "channel": "task_events"})
+        assert answer == {"type": "unsubscribed", "channel": "task_events", "filter": {}}
+        running.upstream.publish(agent_id="agent_1")
+        assert (await client.hear())[0]["channel"] == "agent_events"
+
+
+async def test_resuming_is_gapless_and_without_doubles_while_events_go_on(running: Running) -> None:
+    cursors = [running.upstream.publish() for _ in range(300)]
+    more = asyncio.Event()
+
+    async def publish() -> None:
+        while not more.is_set():
+            cursors.append(running.upstream.publish())
+            await asyncio.sleep(0)
+
+    publishing = asyncio.create_task(publish())
+    async with opened(running) as first, opened(running) as second:
+        await subscribe(first, TASK_EVENTS)
+        answer = await subscribe(second, TASK_EVENTS | {"after": running.upstream.cursor(10)})
+        assert answer["cursor"] == running.upstream.cursor(10)
+        heard = await second.cursors(1000)
+        more.set()
+        await publishing
+        last = running.upstream.publish()
+        while heard[-1] != last:
+            heard += await second.cursors(1)
+        assert heard == [*cursors[10:], last]
+
+
+async def test_a_second_subscription_replays_only_what_the_first_did_not_bring(running: Running) -> None:
+    cursors = [running.upstream.publish() for _ in range(5)]
+    async with opened(running) as client:
+        await subscribe(client, AGENT_EVENTS)
+        cursors.append(running.upstream.publish())
+        heard = await client.cursors(1)
+        await subscribe(client, TASK_EVENTS | {"after": running.upstream.cursor(0)})
+        heard += await client.cursors(5)
+        await subscribe(client, TASK_EVENTS | {"after": running.upstream.cursor(0)})
+        cursors.append(running.upstream.publish())
+        heard += await client.cursors(1)
+        assert sorted(heard) == cursors
+
+
+@pytest.mark.parametrize(
+    ("after", "code"),
+    [("nonsense", "cursor_invalid"), ("f1" + "f" * 12, "cursor_ahead"), ("f2" + "0" * 12, "cursor_invalid")],
+)
+async def test_a_cursor_that_cannot_be_used_is_an_error(running: Running, after: str, code: str) -> None:
+    async with opened(running) as client:
+        answer = await subscribe(client, TASK_EVENTS | {"after": after})
+        assert answer["error"]["code"] == code
+        running.upstream.publish()
+        await client.say({"type": "ping"})
+        assert await client.hear() == [{"type": "pong"}]
+
+
+async def test_subscriptions_are_bounded(running: Running) -> None:
+    async with opened(running) as client:
+        for number in range(sockets.MAX_SUBSCRIPTIONS):
+            await subscribe(client, TASK_EVENTS | {"task_id": f"task_{number}"})
+        assert (await subscribe(client, TASK_EVENTS))["type"] == "error"
+        assert (await subscribe(client, TASK_EVENTS | {"task_id": "task_0"}))["type"] == "subscribed"
+
+
+async def test_sockets_miss_nothing_while_the_server_is_away(running: Running) -> None:
+    async with opened(running) as client:
+        await subscribe(client, TASK_EVENTS)
+        cursors = [running.upstream.publish()]
+        heard = await client.cursors(1)
+        await running.upstream.stop()
+        cursors += [running.upstream.publish() for _ in range(3)]
+        await running.upstream.start()
+        cursors.append(running.upstream.publish())
+        heard += await client.cursors(4)
+        assert heard == cursors
+
+
+async def test_one_stream_serves_all_sockets_of_a_project(running: Running) -> None:
+    async with opened(running) as first, opened(running) as second:
+        await subscribe(first, TASK_EVENTS)
+        await subscribe(second, TASK_EVENTS)
+        running.upstream.publish()
+        assert await first.hear() == await second.hear()
+        assert running.upstream.watches == [None]
+
+
+async def test_another_store_ends_the_sockets(running: Running) -> None:
+    async with opened(running) as client:
+        await subscribe(client, TASK_EVENTS)
+        await running.upstream.stop()
+        running.upstream.feed_id = "f2"
+        await running.upstream.start()
+        assert await client.close_code() == 1012
+
+
+async def test_a_reader_that_stops_is_cut_off_with_a_cursor_and_others_are_not(running: Running) -> None:
+    async with opened(running) as healthy, opened(running, max_queue=1) as stalled:
+        for client in (healthy, stalled):
+            await subscribe(client, TASK_EVENTS)
+        stalled.connection.transport.pause_reading()
+        sent: list[str] = []
+        for _ in range(400):
+            sent += [running.upstream.publish(size=20_000) for _ in range(2)]
+            assert await healthy.cursors(2) == sent[-2:]
+        stalled.connection.transport.resume_reading()
+        heard: list[str] = []
+        with pytest.raises(websockets.ConnectionClosed) as closed:
+            while True:
+                heard += await stalled.cursors(1)
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 4008
+        assert heard == sent[: len(heard)]
+        assert closed.value.rcvd.reason == heard[-1]
+
+
+async def test_a_stop_tells_the_sockets_to_come_back(running: Running) -> None:
+    async with opened(running) as client:
+        running.server.stop()
+        assert await client.close_code() == 1012
