@@ -170,7 +170,7 @@ async def test_resuming_is_gapless_and_without_doubles_while_events_go_on(runnin
             await asyncio.sleep(0)
 
     publishing = asyncio.create_task(publish())
-    async with opened(running) as first, opened(running) as second:
+    async with opened(running, max_queue=None) as first, opened(running) as second:
         await subscribe(first, TASK_EVENTS)
         answer = await subscribe(second, TASK_EVENTS | {"after": running.upstream.cursor(10)})
         assert answer["cursor"] == running.upstream.cursor(10)
