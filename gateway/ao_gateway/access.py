@@ -51,7 +51,8 @@ def bearer(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
 
 def checked(credential: str) -> str:
     """The credential, if it could be one: printable ASCII without spaces. Refusal with 401 otherwise."""
-    if not credential or len(credential) > MAX_CREDENTIAL or not all("!" <= each <= "~" for each in credential):
+    is_text = credential.isascii() and credential.isprintable() and " " not in credential
+    if not credential or len(credential) > MAX_CREDENTIAL or not is_text:
         raise unauthorized("The credential is not valid")
     return credential
 
