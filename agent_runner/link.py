@@ -35,9 +35,6 @@ MESSAGE_BYTES: Final = 16 * 1024 * 1024
 CHANNEL_OPTIONS: Final = [
     ("grpc.max_receive_message_length", MESSAGE_BYTES),
     ("grpc.max_send_message_length", MESSAGE_BYTES),
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1000),
     # Each stream gets a connection of its own: one that has gone silent must not be taken again.
     ("grpc.use_local_subchannel_pool", 1),
     # The lease needs to know whether the server itself refuses a connect.

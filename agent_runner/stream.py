@@ -115,6 +115,8 @@ class Stream:
             # A write to a stream that has ended: the reader knows why.
             pass
         except grpc.aio.AioRpcError as error:
+            # A write that meets the end of the stream may hide the server's reason behind "Internal error from Core":
+            # then the next stream hears it.
             reason = f"{error.code().name}: {error.details() or 'no details'}"
             self._fail(Refused(reason) if error.code() in REFUSALS else StreamEnded(reason))
         except Exception as error:
