@@ -6,7 +6,7 @@ knows that it has reached the shared one, and how no event is delivered twice.
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -16,7 +16,7 @@ import structlog
 from agent_orchestration.v1 import monitoring_pb2
 from ao_gateway.channels import Filter
 from ao_gateway.errors import Refusal, from_rpc_error, unavailable
-from ao_gateway.frames import FeedEvent
+from ao_gateway.frames import FeedEvent, Sink
 from ao_gateway.upstream import NoCredential, Upstream
 
 log: Any = structlog.get_logger("ao_gateway.feed")
@@ -55,6 +55,7 @@ class Feed:
         self._upstream = upstream
         self._project_id = project_id
         self._call: Any = None
+        self._behind: set[Any] = set()
         self._ready = asyncio.Event()
         self._is_connected = False
         self.position = ""
@@ -68,17 +69,17 @@ class Feed:
         except TimeoutError:
             raise unavailable("The server cannot be reached") from None
 
-    async def behind(self, after: str, on_call: Callable[[Any], None]) -> AsyncGenerator[Batch]:
+    async def behind(self, after: str, sink: Sink) -> AsyncGenerator[Batch]:
         """The batches behind a cursor, on a stream of their own, until the caller has enough; the first is empty.
 
-        Refusal when the cursor cannot be used or the server is away at the start. `on_call` hears of the call, and
-        may cancel it to end the iteration.
+        It ends when the sink is closed. Refusal when the cursor cannot be used or the server is away at the start.
         """
         is_open = False
         backoff = FIRST_BACKOFF_SECONDS
         while True:
             call = self._watch(after)
-            on_call(call)
+            self._behind.add(call)
+            sink.on_closed(call)
             try:
                 async for response in call:
                     is_open = True
@@ -92,8 +93,12 @@ class Feed:
             except asyncio.CancelledError:
                 if _is_cancelled():
                     raise
-                return
+                if sink.is_closed:
+                    return
+                if not is_open:
+                    raise unavailable("The server cannot be reached") from None
             finally:
+                self._behind.discard(call)
                 call.cancel()
             await asyncio.sleep(backoff * random.uniform(0.5, 1.0))
             backoff = min(backoff * 2, MAX_BACKOFF_SECONDS)
@@ -124,9 +129,10 @@ class Feed:
             backoff = min(backoff * 2, MAX_BACKOFF_SECONDS)
 
     def reconnect(self) -> None:
-        """Gives up a stream that may be dead without saying so; `run` opens the next."""
-        if self._call is not None:
-            self._call.cancel()
+        """Gives up streams that may be dead without saying so; others are opened in their place."""
+        for call in (self._call, *self._behind):
+            if call is not None:
+                call.cancel()
 
     def _watch(self, after: str | None) -> Any:
         try:

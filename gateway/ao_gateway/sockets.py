@@ -178,7 +178,7 @@ class _Socket:
         """Sends what lies behind the cursor, then joins the shared feed exactly there."""
         subscription = Subscription(chosen, since=after, replayed=after)
         is_known = False
-        batches = feed.behind(after, self._sink.on_closed)
+        batches = feed.behind(after, self._sink)
         try:
             async for batch in batches:
                 if not is_known:

@@ -231,6 +231,19 @@ async def test_sockets_miss_nothing_while_the_server_is_away(running: Running) -
         assert heard == cursors
 
 
+async def test_a_subscription_that_catches_up_misses_nothing_while_the_server_is_away(running: Running) -> None:
+    cursors = [running.upstream.publish(size=50_000) for _ in range(200)]
+    async with opened(running, max_queue=1) as client:
+        answer = await subscribe(client, TASK_EVENTS | {"after": running.upstream.cursor(0)})
+        assert answer["type"] == "subscribed"
+        heard = await client.cursors(1)
+        await running.upstream.stop()
+        cursors.append(running.upstream.publish())
+        await running.upstream.start()
+        heard += await client.cursors(200)
+        assert heard == cursors
+
+
 async def test_one_stream_serves_all_sockets_of_a_project(running: Running) -> None:
     async with opened(running) as first, opened(running) as second:
         await subscribe(first, TASK_EVENTS)

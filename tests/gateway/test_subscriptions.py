@@ -12,7 +12,7 @@ from agent_orchestration.v1 import events_pb2
 from ao_gateway.access import Access, Principal
 from ao_gateway.channels import Filter
 from ao_gateway.feed import Batch, Feeds, Watcher
-from ao_gateway.frames import Cancellable, FeedEvent
+from ao_gateway.frames import Cancellable, FeedEvent, Sink
 from ao_gateway.sockets import SINK, Sockets
 
 AGENTS = ("agent_1", "agent_2")
@@ -54,7 +54,7 @@ class Log:
     async def ready(self) -> None:
         pass
 
-    async def behind(self, after: str, on_call: Callable[[Any], None]) -> AsyncGenerator[Batch]:
+    async def behind(self, after: str, sink: Sink) -> AsyncGenerator[Batch]:
         position = int(after.removeprefix("f"), 16)
         yield Batch([], after)
         while True:
