@@ -4,7 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 PROTOS := $(wildcard protos/agent_orchestration/v1/*.proto)
 LOCK := $(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	--no-emit-find-links --no-annotate --no-header
+	--no-emit-find-links --no-annotate --no-header $(LOCK_ARGS)
+
+# uv does not read pip's variables: an index that is set for pip alone serves both.
+ifeq ($(UV_DEFAULT_INDEX)$(UV_INDEX_URL),)
+ifneq ($(PIP_INDEX_URL),)
+export UV_DEFAULT_INDEX := $(value PIP_INDEX_URL)
+endif
+endif
 
 .PHONY: help install demo test lint format gen stubs-check contract-baseline lock wheel soak clean
 
@@ -40,9 +47,8 @@ stubs-check: $(VENV)/dev.stamp  ## whether the committed stubs are current
 contract-baseline: $(VENV)/dev.stamp  ## make today's protos the contract that later ones may not break
 	@$(BIN)/buf build protos --exclude-source-info -o protos/baseline.binpb
 
-lock: $(VENV)/dev.stamp  ## the requirement files, from pyproject.toml
-	@$(BIN)/uv pip compile -q --generate-hashes --no-emit-index-url --no-annotate --no-header requirements/bootstrap.in \
-		-o requirements/bootstrap.txt
+lock: $(VENV)/dev.stamp  ## the requirement files, from pyproject.toml; LOCK_ARGS=--upgrade for the newest
+	@$(LOCK) requirements/bootstrap.in -o requirements/bootstrap.txt
 	@$(LOCK) pyproject.toml --extra server --group dev -o requirements/dev.txt
 	@$(LOCK) pyproject.toml --extra server --group build -o requirements/runtime.txt -c requirements/dev.txt
 
@@ -55,8 +61,15 @@ soak: $(VENV)/dev.stamp  ## the fault tests, long: SOAK_ROUNDS and SOAK_SEED cho
 clean:  ## remove what was made here, data excepted
 	@rm -rf $(VENV) dist .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-# A stamp is written last, so an interrupted set-up is taken up again by the next run.
+# A stamp is written last, so an interrupted set-up is taken up again by the next run. uv does not repair half-written
+# packages: when the process that was installing is gone, the environment is made anew.
+INSTALLING := $(VENV)/installing
+ifneq ($(shell test -f $(INSTALLING) && ! kill -0 `cat $(INSTALLING)` 2>/dev/null && echo gone),)
+.PHONY: $(VENV)/venv.stamp
+endif
+
 $(VENV)/venv.stamp: requirements/bootstrap.txt
+	@rm -f $(VENV)/*.stamp
 	@python="$(PYTHON)"; \
 	for candidate in $${python:-python3 python3.14 python3.13 python3.12 python3.11}; do \
 		if "$$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; \
@@ -71,11 +84,13 @@ $(VENV)/venv.stamp: requirements/bootstrap.txt
 	@touch $@
 
 $(VENV)/runtime.stamp: $(VENV)/venv.stamp requirements/runtime.txt pyproject.toml
+	@echo $$PPID > $(INSTALLING)
 	@$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements/runtime.txt
 	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e .
-	@touch $@
+	@touch $@ && rm -f $(INSTALLING)
 
 $(VENV)/dev.stamp: $(VENV)/runtime.stamp requirements/dev.txt
+	@echo $$PPID > $(INSTALLING)
 	@$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements/dev.txt
 	@ln -sfn "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" $(VENV)/site-packages
-	@touch $@
+	@touch $@ && rm -f $(INSTALLING)
