@@ -87,7 +87,8 @@ def print_timestamp(value: timestamp_pb2.Timestamp) -> str:
 
 def print_duration(value: duration_pb2.Duration) -> float:
     """Seconds; an integer when there is no fraction."""
-    return value.seconds + value.nanos / 1e9 if value.nanos else value.seconds
+    # One division of integers is rounded once: a sum of doubles would print 1.9897749999999998.
+    return (value.seconds * 10**9 + value.nanos) / 10**9 if value.nanos else value.seconds
 
 
 def print_number(value: float) -> float | None:
