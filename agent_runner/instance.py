@@ -64,6 +64,7 @@ class Instance:
 
     def hello(self) -> runners_pb2.ConnectRequest:
         """The first message of a stream. Called right before it is sent: the lease is counted from here."""
+        self.give_up_if_expired()
         me = self.definition
         hello = runners_pb2.Hello(
             agent_id=self._agent_id,

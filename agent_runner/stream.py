@@ -124,7 +124,9 @@ class Stream:
 
     async def _read(self) -> None:
         async for response in self._call:
-            self._take(response)
+            # What was on its way when the stream was given up is not heard any more.
+            if self._reason is None:
+                self._take(response)
 
     def _take(self, response: runners_pb2.ConnectResponse) -> None:
         held = self._instance.held
@@ -138,6 +140,8 @@ class Stream:
             case "renewed":
                 self._renewed(response.renewed.number)
             case "assign":
+                # It may have waited here for longer than the lease while the process was stopped.
+                self._check_lease()
                 self._last_assign = response.assign.number
                 held.take_up(response.assign.assignments)
             case "settled":
@@ -192,16 +196,14 @@ class Stream:
     async def _send(self, message: runners_pb2.ConnectRequest) -> None:
         """Sends a status first when one is due: many reports must not hold up the lease."""
         await self._send_status_if_due()
-        if self._instance.give_up_if_expired():
-            raise StreamEnded("the lease ran out")
+        self._check_lease()
         await self._call.write(message)
 
     async def _send_status_if_due(self) -> None:
         capacity = self._instance.held.capacity
         if self._loop.time() < self._status_due and capacity == self._said_capacity:
             return
-        if self._instance.give_up_if_expired():
-            raise StreamEnded("the lease ran out")
+        self._check_lease()
         self._status_number += 1
         self._said_capacity = capacity
         self._status_later()
@@ -209,6 +211,10 @@ class Stream:
             self._expect_answer()
         status = self._instance.status(self._status_number, self._last_assign)
         await self._call.write(runners_pb2.ConnectRequest(status=status))
+
+    def _check_lease(self) -> None:
+        if self._instance.give_up_if_expired():
+            raise StreamEnded("the lease ran out")
 
     async def _send_reports(self) -> None:
         """Lines and progress, then outcomes: whatever an attempt said goes before how it ended."""

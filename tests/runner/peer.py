@@ -29,6 +29,8 @@ class Stream:
         self.heard: asyncio.Queue[runners_pb2.ConnectRequest] = asyncio.Queue()
         self.statuses: list[runners_pb2.Status] = []
         self.closed = asyncio.Event()
+        self._reads = asyncio.Event()
+        self._reads.set()
         self._changed = asyncio.Event()
         self._to_send: asyncio.Queue[runners_pb2.ConnectResponse | grpc.StatusCode | None] = asyncio.Queue()
         self._assigns = 0
@@ -53,6 +55,7 @@ class Stream:
             else:
                 self.heard.put_nowait(request)
             self._changed.set()
+            await self._reads.wait()
         self._to_send.put_nowait(None)
 
     async def hear(self) -> runners_pb2.ConnectRequest:
@@ -106,6 +109,10 @@ class Stream:
 
     def send(self, **message: Any) -> None:
         self._to_send.put_nowait(runners_pb2.ConnectResponse(**message))
+
+    def stop_reading(self) -> None:
+        """From here on nothing is taken in any more: what the runner writes piles up."""
+        self._reads.clear()
 
     def end(self, code: grpc.StatusCode | None = None) -> None:
         """Ends the stream, with an error if there is one."""
