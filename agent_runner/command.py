@@ -88,7 +88,7 @@ def _place(error: BaseException, path: Path, file: Path) -> str:
 def _described(error: BaseException) -> str:
     import traceback
 
-    return traceback.format_exception_only(error)[-1].strip()
+    return " ".join("".join(traceback.format_exception_only(error)[-1:]).split())
 
 
 def _fail(message: str) -> NoReturn:

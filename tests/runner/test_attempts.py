@@ -1,0 +1,470 @@
+"""What becomes of whatever agent code does, without a server: attempts begin, report and end in an instance."""
+
+import asyncio
+import contextvars
+import functools
+import json
+import sys
+import threading
+from collections.abc import AsyncGenerator, Callable
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from agent_orchestration.v1 import common_pb2, runners_pb2
+from agent_runner import Agent, Task, TaskCancelled
+from agent_runner.attempts import Handler, Stop, UserLoop
+from agent_runner.instance import Instance
+from agent_runner.outbox import MAX_LINES, AttemptId, Line, Progress
+from agent_runner.task import MAX_LINE_BYTES
+from agent_runner.task import MAX_LINES as MAX_LINES_OF_ATTEMPT
+
+PATIENCE = 10.0
+Outcomes = dict[AttemptId, runners_pb2.Outcome]
+
+
+class Bench:
+    """An instance that is welcome, and no stream: the test does what a stream would."""
+
+    def __init__(self, agent: Agent, limit: int = 10) -> None:
+        loop = asyncio.get_running_loop()
+        self._woken = asyncio.Event()
+
+        def wake() -> None:
+            loop.call_soon_threadsafe(self._woken.set)
+
+        self.instance = Instance(agent.definition(), UserLoop(), wake)
+        welcome = runners_pb2.Welcome(agent_id="agent_1")
+        welcome.lease.FromSeconds(15)
+        welcome.configure.max_concurrent_tasks = limit
+        self.instance.hello()
+        self.instance.welcomed(welcome)
+        self.lines: list[Line] = []
+        self.reports: dict[AttemptId, Progress] = {}
+
+    def assign(self, type: str, payload: str = "{}", task_id: str = "task_1", number: int = 1) -> AttemptId:
+        attempt = runners_pb2.Attempt(task_id=task_id, number=number)
+        self.instance.held.take_up([runners_pb2.Assignment(attempt=attempt, type=type, payload=payload)])
+        return AttemptId(task_id, number)
+
+    def take(self) -> Outcomes:
+        """What would be sent now."""
+        self.instance.held.ended(self.instance.outbox.take_ended())
+        lines, reports = self.instance.outbox.take_reports()
+        self.lines += lines
+        self.reports |= reports
+        return dict(self.instance.held.take_unsent())
+
+    async def outcomes(self, count: int = 1) -> Outcomes:
+        found: Outcomes = {}
+        async with asyncio.timeout(PATIENCE):
+            while len(found) < count:
+                found |= self.take()
+                if len(found) < count:
+                    await self._woken.wait()
+                    self._woken.clear()
+        return found
+
+    async def run(self, type: str, payload: str = "{}") -> runners_pb2.Outcome:
+        """Runs one attempt to its end."""
+        attempt = self.assign(type, payload)
+        outcome = (await self.outcomes())[attempt]
+        self.instance.held.settle([attempt])
+        return outcome
+
+
+def agent_with(function: Handler) -> Agent:
+    agent = Agent("Worker", "worker")
+    agent.task("work")(function)
+    return agent
+
+
+async def outcome_of(function: Handler, payload: str = "{}") -> runners_pb2.Outcome:
+    return await Bench(agent_with(function)).run("work", payload)
+
+
+def raises(error: BaseException) -> Handler:
+    def function(task: Task) -> None:
+        raise error.with_traceback(None)
+
+    return function
+
+
+def plain(function: Handler) -> Handler:
+    return function
+
+
+def asynchronous(function: Handler) -> Handler:
+    @functools.wraps(function)
+    async def wrapper(task: Task) -> Any:
+        return function(task)
+
+    return wrapper
+
+
+class OddText(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
+def nested(depth: int) -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    for _ in range(depth):
+        value = {"a": value}
+    return value
+
+
+RETURNED: list[tuple[Any, str]] = [
+    (None, "{}"),
+    ({"big": 2**70, "text": "ä\0\n", "float": 1.0}, '{"big":1180591620717411303424,"text":"ä\\u0000\\n","float":1.0}'),
+    ({"a": "x" * (1024 * 1024 - 8)}, '{"a":"' + "x" * (1024 * 1024 - 8) + '"}'),
+]
+NOT_TAKEN: list[tuple[Any, str, str]] = [
+    ([1], "invalid_result", "must return a dict or None, not list"),
+    ("text", "invalid_result", "not str"),
+    ({"set": {1}}, "invalid_result", "TypeError: Object of type set is not JSON serializable"),
+    ({"nan": float("nan")}, "invalid_result", "Out of range float values"),
+    ({"text": "\udc80"}, "invalid_result", "lone surrogate"),
+    ({(1, 2): 3}, "invalid_result", "keys must be str"),
+    ({"digits": 10**5000}, "invalid_result", "ValueError"),
+    (nested(sys.getrecursionlimit() * 50), "invalid_result", "RecursionError"),
+    ({"a": "x" * (1024 * 1024 - 7)}, "result_too_large", "1,048,577 bytes of JSON"),
+]
+RAISED: list[tuple[BaseException, str]] = [
+    (ValueError("no such file"), "ValueError: no such file"),
+    (ValueError(), "ValueError"),
+    (SystemExit(1), "SystemExit: 1"),
+    (KeyboardInterrupt(), "KeyboardInterrupt"),
+    (asyncio.CancelledError("mine"), "CancelledError: mine"),
+    (GeneratorExit(), "GeneratorExit"),
+    (OddText(), "OddText: <OddText, whose text cannot be made: RuntimeError>"),
+    (ValueError("\0\udc80"), "ValueError: \ufffd\\udc80"),
+]
+BOTH_KINDS = pytest.mark.parametrize("kind", [plain, asynchronous])
+
+
+@BOTH_KINDS
+@pytest.mark.parametrize(("value", "text"), RETURNED, ids=str)
+async def test_what_is_returned_is_the_result(kind: Callable[[Handler], Handler], value: Any, text: str) -> None:
+    assert (await outcome_of(kind(lambda task: value))).result == text
+
+
+@BOTH_KINDS
+@pytest.mark.parametrize(("value", "code", "message"), NOT_TAKEN, ids=[message for _, _, message in NOT_TAKEN])
+async def test_what_json_cannot_hold_fails_with_a_message_that_helps(
+    kind: Callable[[Handler], Handler], value: Any, code: str, message: str
+) -> None:
+    failure = (await outcome_of(kind(lambda task: value))).failure
+    assert failure.code == code
+    assert message in failure.message
+
+
+@BOTH_KINDS
+@pytest.mark.parametrize(("error", "message"), RAISED, ids=[message for _, message in RAISED])
+async def test_what_is_raised_fails_the_task_and_nothing_else(
+    kind: Callable[[Handler], Handler], error: BaseException, message: str
+) -> None:
+    bench = Bench(agent_with(kind(raises(error))))
+    failure = (await bench.run("work")).failure
+    assert (failure.code, failure.message) == ("task_error", message)
+    text = [line.message for line in bench.lines]
+    assert text[0] == "Traceback (most recent call last):"
+    assert any("in function" in line for line in text)
+    assert not any("agent_runner" in line for line in text)
+    assert {line.level for line in bench.lines} == {common_pb2.LOG_LEVEL_ERROR}
+
+
+async def test_long_errors_are_cut_and_deep_tracebacks_shortened() -> None:
+    def recurse(task: Task, depth: int = 0) -> None:
+        if depth == 400:
+            raise ValueError("x" * 10_000_000)
+        return recurse(task, depth + 1) if depth % 2 else also(task, depth + 1)
+
+    def also(task: Task, depth: int) -> None:
+        recurse(task, depth)
+
+    bench = Bench(agent_with(recurse))
+    message = (await bench.run("work")).failure.message
+    assert len(message) <= 4096
+    assert message.startswith("ValueError: xxx")
+    assert message.endswith("... [cut, 10,000,012 characters in all]")
+    assert len(bench.lines) <= 201
+    assert all(len(line.message.encode()) <= MAX_LINE_BYTES for line in bench.lines)
+
+
+async def test_types_without_a_function() -> None:
+    agent = agent_with(lambda task: {"type": task.type})
+    bench = Bench(agent)
+    failure = (await bench.run("other")).failure
+    assert (failure.code, failure.message) == ("no_handler", "no function is registered for 'other', only for work")
+
+    def any_type(task: Task) -> dict[str, str]:
+        return {"any": task.type}
+
+    agent.task("*")(any_type)
+    assert (await Bench(agent).run("other")).result == '{"any":"other"}'
+
+
+async def test_the_task_that_a_function_gets() -> None:
+    def work(task: Task) -> dict[str, Any]:
+        assert task.payload is task.payload
+        return {"all": [task.id, task.type, task.attempt, task.agent_id, task.cancelled], "payload": task.payload}
+
+    big = 10**4000
+    outcome = await outcome_of(work, f'{{"big": {big}, "one": 1.0, "twice": 1, "twice": 2}}')
+    assert json.loads(outcome.result) == {
+        "all": ["task_1", "work", 1, "agent_1", False],
+        "payload": {"big": big, "one": 1.0, "twice": 2},
+    }
+
+
+async def test_a_coroutine_behind_a_plain_function_is_explained() -> None:
+    async def hidden() -> None: ...
+
+    failure = (await outcome_of(lambda task: hidden())).failure
+    assert failure.code == "invalid_result"
+    assert "async def" in failure.message
+
+
+async def test_async_functions_are_seen_through_partials_and_callables() -> None:
+    class Callable_:
+        async def __call__(self, task: Task) -> dict[str, bool]:
+            return {"main": threading.current_thread() is threading.main_thread()}
+
+    async def work(number: int, task: Task) -> dict[str, bool]:
+        return await Callable_()(task)
+
+    assert (await outcome_of(Callable_())).result == '{"main":true}'
+    assert (await outcome_of(functools.partial(work, 1))).result == '{"main":true}'
+
+
+@BOTH_KINDS
+async def test_context_variables_of_the_caller_are_seen_and_kept_apart(kind: Callable[[Handler], Handler]) -> None:
+    variable = contextvars.ContextVar("variable", default=0)
+
+    def work(task: Task) -> dict[str, int]:
+        seen = variable.get()
+        variable.set(seen + 1)
+        return {"seen": seen}
+
+    variable.set(5)
+    bench = Bench(agent_with(kind(work)))
+    for _ in range(2):
+        assert (await bench.run("work")).result == '{"seen":5}'
+
+
+@pytest.mark.parametrize(
+    ("percent", "message", "error"),
+    [
+        (float("nan"), None, ValueError),
+        (-0.1, None, ValueError),
+        (100.1, None, ValueError),
+        (float("inf"), None, ValueError),
+        ("50", None, TypeError),
+        (None, None, TypeError),
+        (True, None, TypeError),
+        (Decimal(5), None, TypeError),
+        (5, b"bytes", TypeError),
+    ],
+)
+async def test_odd_progress_raises_in_the_function(percent: Any, message: Any, error: type[Exception]) -> None:
+    failure = (await outcome_of(lambda task: task.progress(percent, message))).failure
+    assert failure.message.startswith(error.__name__)
+
+
+async def test_progress_is_queued_at_once_and_keeps_the_last() -> None:
+    async def work(task: Task) -> None:
+        await task.progress(0, "m" * 5_000_000)
+        task.progress(99.5)
+        task.progress(100)
+
+    bench = Bench(agent_with(work))
+    attempt = bench.assign("work")
+    await bench.outcomes()
+    percent, message = bench.reports[attempt]
+    assert percent == 100
+    assert message is not None
+    assert message.startswith("mmm")
+    assert len(message) <= 1000
+
+
+async def test_lines_are_made_storable_whatever_is_logged() -> None:
+    class Odd:
+        def __str__(self) -> str:
+            raise RuntimeError
+
+    def work(task: Task) -> None:
+        task.log.info("100 %")
+        task.log.info("%d of %s", 1, "two")
+        task.log.info("%d", "no number")
+        task.log.info("%(name)s", {"name": "named"})
+        task.log.debug(Odd())
+        task.log.warning(b"\xff")
+        task.log.error("\0\udc80\N{GRINNING FACE}")
+        task.log.info("\N{GRINNING FACE}" * 2_000_000)
+
+    bench = Bench(agent_with(work))
+    await bench.run("work")
+    *short, long = [line.message for line in bench.lines]
+    assert short == [
+        "100 %",
+        "1 of two",
+        "%d no number",
+        "named",
+        "<Odd, whose text cannot be made: RuntimeError>",
+        "b'\\xff'",
+        "\ufffd\\udc80\N{GRINNING FACE}",
+    ]
+    assert len(long.encode()) <= MAX_LINE_BYTES
+    assert long.endswith("... [cut, 2,000,000 characters in all]")
+
+
+async def test_a_flood_of_lines_is_bounded_and_says_what_is_missing() -> None:
+    def work(task: Task) -> None:
+        for number in range(200_000):
+            task.log.info("line %d", number)
+        raise ValueError("at the end")
+
+    bench = Bench(agent_with(work))
+    await bench.run("work")
+    text = [line.message for line in bench.lines]
+    assert len(text) <= MAX_LINES_OF_ATTEMPT + 10
+    assert f"{200_000 - MAX_LINES_OF_ATTEMPT:,} log lines dropped" in text[MAX_LINES_OF_ATTEMPT]
+    assert text[-1] == "ValueError: at the end"
+
+
+async def test_a_full_outbox_asks_for_no_more_work_and_drops_with_a_mark() -> None:
+    def work(task: Task) -> None:
+        for _ in range(6_000):
+            task.log.info("x")
+
+    bench = Bench(agent_with(work), limit=4)
+    assert bench.instance.held.capacity == 4
+    ids = [bench.assign("work", task_id=f"task_{number}") for number in range(2)]
+    held = bench.instance.held
+    async with asyncio.timeout(PATIENCE):
+        while held.running:
+            held.ended(bench.instance.outbox.take_ended())
+            await asyncio.sleep(0.01)
+    assert held.capacity == 2, "what is held, no more"
+    assert set(bench.take()) == set(ids)
+    assert held.capacity == 4
+    marks = [line.message for line in bench.lines if "dropped" in line.message]
+    dropped = sum(int(mark.split()[0].replace(",", "")) for mark in marks)
+    assert dropped + len(bench.lines) - len(marks) == 12_000
+    assert MAX_LINES <= len(bench.lines) <= MAX_LINES + 10
+
+
+@pytest.mark.parametrize(
+    ("stop", "expected"),
+    [(Stop.REQUESTED, "cancelled"), (Stop.TIMEOUT, "failure"), (Stop.HANDED_BACK, "handed_back"), (Stop.DROPPED, None)],
+)
+@pytest.mark.parametrize("type", ["raises", "swallows", "plain looks", "plain reports"])
+async def test_the_reason_of_a_cancel_decides_the_outcome(type: str, stop: Stop, expected: str | None) -> None:
+    agent = Agent("Worker", "worker")
+    began = threading.Event()
+    ended: list[BaseException | None] = []
+
+    @agent.task("raises")
+    async def waits(task: Task) -> None:
+        began.set()
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError as error:
+            ended.append(error)
+            raise
+
+    @agent.task("swallows")
+    async def swallows(task: Task) -> dict[str, str]:
+        try:
+            await waits(task)
+        except asyncio.CancelledError:
+            task.log.info("a line after the cancel does not raise")
+        return {"partial": "result"}
+
+    @agent.task("plain looks")
+    def looks(task: Task) -> dict[str, str]:
+        began.set()
+        while not task.cancelled:
+            threading.Event().wait(0.001)
+        ended.append(None)
+        return {"partial": "result"}
+
+    @agent.task("plain reports")
+    def reports(task: Task) -> None:
+        began.set()
+        try:
+            while True:
+                task.log.debug("going on")
+                threading.Event().wait(0.001)
+        except TaskCancelled as error:
+            task.log.info("raised once only")
+            ended.append(error)
+            raise
+
+    bench = Bench(agent)
+    held = bench.instance.held
+    attempt = bench.assign(type)
+    await asyncio.to_thread(began.wait, PATIENCE)
+    held.cancel(attempt, stop)
+    assert (attempt in held) == (stop is not Stop.DROPPED)
+    assert held.capacity == (9 if stop is Stop.DROPPED else 10), "a slot is taken while its code runs"
+    async with asyncio.timeout(PATIENCE):
+        while held.running:
+            held.ended(bench.instance.outbox.take_ended())
+            await asyncio.sleep(0.001)
+    assert len(ended) == 1
+    assert held.capacity == 10
+    assert [outcome.WhichOneof("outcome") for outcome in bench.take().values()] == ([expected] if expected else [])
+
+
+async def test_plain_functions_run_as_many_at_a_time_as_the_agent_may_hold() -> None:
+    slots = 50
+    barrier = threading.Barrier(slots)
+    agent = agent_with(lambda task: {"waited": barrier.wait(PATIENCE) >= 0})
+    bench = Bench(agent, limit=slots)
+    for number in range(slots):
+        bench.assign("work", task_id=f"task_{number}")
+    outcomes = await bench.outcomes(slots)
+    assert {outcome.result for outcome in outcomes.values()} == {'{"waited":true}'}
+
+
+async def test_a_lease_that_ran_out_takes_everything_with_it() -> None:
+    now = 0.0
+
+    def work(task: Task) -> None:
+        task.log.info("never heard")
+
+    agent = agent_with(work)
+    agent.task("wait")(asynchronous_wait)
+    bench = Bench(agent)
+    instance = bench.instance
+    instance.now = lambda: now
+    instance.hello()
+    welcome = runners_pb2.Welcome(agent_id="agent_1")
+    welcome.lease.FromSeconds(15)
+    welcome.configure.max_concurrent_tasks = 10
+    instance.welcomed(welcome)
+    bench.assign("wait", task_id="runs")
+    done = bench.assign("work", task_id="ended, not settled")
+    assert list(await bench.outcomes()) == [done]
+    assert not instance.give_up_if_expired()
+    now = 14.0
+    assert instance.give_up_if_expired()
+    assert len(instance.held) == 0
+    instance.held.new_stream()
+    assert bench.take() == {}
+    assert instance.hello().hello.held == []
+
+
+async def asynchronous_wait(task: Task) -> None:
+    await asyncio.sleep(60)
+
+
+@pytest.fixture(autouse=True)
+async def no_task_left() -> AsyncGenerator[None, None]:
+    yield
+    for task in asyncio.all_tasks():
+        if "/" in task.get_name() and task is not asyncio.current_task():
+            task.cancel()
