@@ -185,28 +185,28 @@ async def test_a_posted_agent_is_found_by_hello_and_a_second_post_of_the_name_is
     runner.call.cancel()
 
 
-@pytest.mark.parametrize(
-    ("messages", "code"),
-    [
-        ([{"status": runners_pb2.Status(number=1)}], grpc.StatusCode.INVALID_ARGUMENT),
-        ([{}], grpc.StatusCode.INVALID_ARGUMENT),
-        ([{"hello": runners_pb2.Hello(instance_id="i")}], grpc.StatusCode.INVALID_ARGUMENT),
-        ([{"hello": runners_pb2.Hello(type="t", name="n")}], grpc.StatusCode.INVALID_ARGUMENT),
-        ([{"hello": runners_pb2.Hello(agent_id="agent_x", instance_id="i")}], grpc.StatusCode.NOT_FOUND),
-        (
-            [{"hello": runners_pb2.Hello(type="t", name="n", instance_id="i", configuration='{"timeout":0}')}],
-            grpc.StatusCode.INVALID_ARGUMENT,
-        ),
-        (
-            [{"hello": runners_pb2.Hello(type="t", name="n", instance_id="i", protocol_version=9)}],
-            grpc.StatusCode.INVALID_ARGUMENT,
-        ),
-        (
-            [{"hello": runners_pb2.Hello(type="t", name="n", instance_id="i")}] * 2,
-            grpc.StatusCode.INVALID_ARGUMENT,
-        ),
-    ],
-)
+BAD_BEGINNINGS: list[tuple[list[dict[str, Any]], grpc.StatusCode]] = [
+    ([{"status": runners_pb2.Status(number=1)}], grpc.StatusCode.INVALID_ARGUMENT),
+    ([{}], grpc.StatusCode.INVALID_ARGUMENT),
+    ([{"hello": runners_pb2.Hello(instance_id="i")}], grpc.StatusCode.INVALID_ARGUMENT),
+    ([{"hello": runners_pb2.Hello(type="t", name="n")}], grpc.StatusCode.INVALID_ARGUMENT),
+    ([{"hello": runners_pb2.Hello(agent_id="agent_x", instance_id="i")}], grpc.StatusCode.NOT_FOUND),
+    (
+        [{"hello": runners_pb2.Hello(type="t", name="n", instance_id="i", configuration='{"timeout":0}')}],
+        grpc.StatusCode.INVALID_ARGUMENT,
+    ),
+    (
+        [{"hello": runners_pb2.Hello(type="t", name="n", instance_id="i", protocol_version=9)}],
+        grpc.StatusCode.INVALID_ARGUMENT,
+    ),
+    (
+        [{"hello": runners_pb2.Hello(type="t", name="n", instance_id="i")}] * 2,
+        grpc.StatusCode.INVALID_ARGUMENT,
+    ),
+]
+
+
+@pytest.mark.parametrize(("messages", "code"), BAD_BEGINNINGS)
 async def test_a_bad_beginning_ends_the_stream_with_a_reason(
     api: Api, messages: list[dict[str, Any]], code: grpc.StatusCode
 ) -> None:

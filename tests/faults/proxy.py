@@ -18,6 +18,7 @@ class Proxy:
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self._swallow_to_server = threading.Event()
         self._swallow_to_client = threading.Event()
+        self._closed = False
 
     @property
     def address(self) -> str:
@@ -25,10 +26,15 @@ class Proxy:
         return f"127.0.0.1:{self._listener.getsockname()[1]}"
 
     def __enter__(self) -> Self:
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._accepting = threading.Thread(target=self._accept, daemon=True)
+        self._accepting.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
+        # Closing a socket does not wake a thread that accepts on it; a last connection does.
+        self._closed = True
+        socket.create_connection(self._listener.getsockname()).close()
+        self._accepting.join()
         self._listener.close()
         self.cut()
 
@@ -50,9 +56,9 @@ class Proxy:
 
     def _accept(self) -> None:
         while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
+            client, _ = self._listener.accept()
+            if self._closed:
+                client.close()
                 return
             try:
                 server = socket.create_connection(("127.0.0.1", self._target), timeout=5)

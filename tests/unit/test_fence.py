@@ -24,6 +24,10 @@ ENDINGS = st.sampled_from(
 )
 
 
+def _nobody(settled: reports.Settlements) -> None:
+    """There is no stream to tell."""
+
+
 @dataclass
 class Memory:
     """A store that is a dictionary."""
@@ -90,7 +94,7 @@ class Fence(RuleBasedStateMachine):
         current = self.is_current(task_id, instance, number)
         before = (dict(self.memory.tasks), len(self.memory.events), len(self.memory.results))
         outcome = reports.Outcome(Attempt(task_id, number), ending)
-        ((_, accepted),) = self.run(reports.settle(InstanceKey(PROJECT, AGENT, instance), [outcome], list))
+        ((_, accepted),) = self.run(reports.settle(InstanceKey(PROJECT, AGENT, instance), [outcome], _nobody))
         if current:
             assert accepted
         else:
@@ -113,7 +117,7 @@ class Fence(RuleBasedStateMachine):
         before = dict(self.memory.tasks)
         outcome = reports.Outcome(Attempt(task_id, number), ending)
         for key in (InstanceKey(PROJECT, "agent_2", "one"), InstanceKey(PROJECT, "agent_2", "two")):
-            ((_, accepted),) = self.run(reports.settle(key, [outcome], list))
+            ((_, accepted),) = self.run(reports.settle(key, [outcome], _nobody))
             assert not accepted
         assert self.memory.tasks == before
 

@@ -122,7 +122,7 @@ class _Stream:
         self._writer = writer
         self._clock = clock
         self._hello: asyncio.Future[runners_pb2.Hello] = asyncio.get_running_loop().create_future()
-        self._reports: asyncio.Queue[runners_pb2.ConnectRequest] = asyncio.Queue(WAITING_REPORTS)
+        self._reports: asyncio.Queue[runners_pb2.ConnectRequest | None] = asyncio.Queue(WAITING_REPORTS)
 
     async def hello(self) -> runners_pb2.Hello:
         """The first message."""
@@ -143,7 +143,8 @@ class _Stream:
             async for request in requests:
                 validate(request)
                 await self._take(request)
-            self._end(_Ended())
+            # What was said before the process closed its side still counts.
+            await self._reports.put(None)
         except Problem as problem:
             self._end(problem)
 
@@ -153,6 +154,9 @@ class _Stream:
         """
         while True:
             request = await self._reports.get()
+            if request is None:
+                self._end(_Ended())
+                return
             try:
                 await self._apply(request)
             except Problem as problem:
@@ -268,7 +272,10 @@ def _log(report: runners_pb2.LogReport) -> reports.LogReport:
     level = report.level or common_pb2.LOG_LEVEL_INFO
     age = max(0, report.age.ToMicroseconds())
     return reports.LogReport(
-        _of(report.attempt), messages.enum_name(common_pb2.LogLevel, level), _storable(report.message, MAX_LINE_BYTES), age
+        _of(report.attempt),
+        messages.enum_name(common_pb2.LogLevel, level),
+        _storable(report.message, MAX_LINE_BYTES),
+        age,
     )
 
 
