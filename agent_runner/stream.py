@@ -254,7 +254,13 @@ class Stream:
 
     def _status_later(self) -> None:
         self._status_due = self._loop.time() + self._status_seconds
-        self._after("status", self._status_seconds, self.wake)
+        self._after("status", self._status_seconds, self._status_is_due)
+
+    def _status_is_due(self) -> None:
+        # The writer may be stuck in a write that the other side does not take: that is silence too.
+        if "answer" not in self._timers:
+            self._expect_answer()
+        self.wake()
 
     def _expect_answer(self) -> None:
         patience = max(self._status_seconds, MIN_PATIENCE_SECONDS)

@@ -2,12 +2,15 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from agent_orchestration.v1 import runners_pb2
+from agent_runner.attempts import UserLoop
+from agent_runner.instance import Definition, Instance
+from agent_runner.stream import Stream, StreamEnded
 from tests.runner.peer import Peer, running
 
 LEASE = 3.0
@@ -76,3 +79,35 @@ async def test_a_stream_that_takes_nothing_is_left_while_the_lease_still_runs(tm
         assert hello.held == [runners_pb2.Attempt(task_id="flooding", number=1)]
         assert "the lease ran out" not in runner.errors
     await peer.stop()
+
+
+class StuckCall:
+    """A call that welcomes with a lease of 7 s, and whose second write never ends."""
+
+    def __init__(self) -> None:
+        self._written = 0
+        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def __aiter__(self) -> AsyncIterator[runners_pb2.ConnectResponse]:
+        welcome = runners_pb2.Welcome(agent_id="agent")
+        welcome.lease.FromSeconds(7)
+        yield runners_pb2.ConnectResponse(welcome=welcome)
+        await self._ended
+
+    async def write(self, message: runners_pb2.ConnectRequest) -> None:
+        self._written += 1
+        if self._written > 1:
+            await self._ended
+
+    def cancel(self) -> None:
+        self._ended.cancel()
+
+
+async def test_a_write_that_never_ends_ends_the_stream_while_the_lease_still_runs() -> None:
+    definition = Definition("Worker", "worker", None, None, "{}", {})
+    instance = Instance(definition, UserLoop(), lambda: None)
+    instance.held.draining = True
+    began = instance.now()
+    with pytest.raises(StreamEnded, match="silent"):
+        await asyncio.wait_for(Stream(StuckCall(), instance).run(), 20)
+    assert instance.now() - began < 5.5
