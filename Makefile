@@ -85,12 +85,12 @@ $(VENV)/venv.stamp: requirements/bootstrap.txt
 
 $(VENV)/runtime.stamp: $(VENV)/venv.stamp requirements/runtime.txt pyproject.toml
 	@echo $$PPID > $(INSTALLING)
-	@$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements/runtime.txt
+	@$(BIN)/uv pip install -q --compile-bytecode --python $(BIN)/python --require-hashes -r requirements/runtime.txt
 	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $@ && rm -f $(INSTALLING)
 
 $(VENV)/dev.stamp: $(VENV)/runtime.stamp requirements/dev.txt
 	@echo $$PPID > $(INSTALLING)
-	@$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r requirements/dev.txt
+	@$(BIN)/uv pip install -q --compile-bytecode --python $(BIN)/python --require-hashes -r requirements/dev.txt
 	@ln -sfn "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" $(VENV)/site-packages
 	@touch $@ && rm -f $(INSTALLING)
