@@ -23,7 +23,7 @@ log = logging.getLogger("agent_runner")
 DRAIN_SECONDS: Final = 25.0
 REFUSED: Final = 2
 LEFTOVER_SECONDS: Final = 1.0
-FORCED_EXIT_SECONDS: Final = 5.0
+FORCED_EXIT_SECONDS: Final = 2.0
 
 
 def run(
