@@ -28,14 +28,14 @@ def name_of(method: Any) -> str:
 
 async def refusal_of(api: Api, method: Any, metadata: tuple[tuple[str, str], ...]) -> grpc.StatusCode:
     """The status of a call with an empty request."""
+    channel: Any = api.channel
     try:
         if method.client_streaming:
-            call: Any = api.channel.stream_stream(name_of(method))(metadata=metadata)
-            await call.read()
+            await channel.stream_stream(name_of(method))(metadata=metadata).read()
         elif method.server_streaming:
-            await api.channel.unary_stream(name_of(method))(b"", metadata=metadata).read()
+            await channel.unary_stream(name_of(method))(b"", metadata=metadata).read()
         else:
-            await api.channel.unary_unary(name_of(method))(b"", metadata=metadata)
+            await channel.unary_unary(name_of(method))(b"", metadata=metadata)
     except grpc.aio.AioRpcError as error:
         return error.code()
     return grpc.StatusCode.OK

@@ -132,7 +132,7 @@ class Journal:
     def read(cls, path: Path) -> Self:
         """The journal that the workers wrote."""
         journal = cls()
-        for line in path.read_text().splitlines():
+        for line in path.read_text().splitlines() if path.exists() else []:
             what, task_id, attempt, _, at = line.split()
             runs = journal.runs[task_id]
             if what == "start":

@@ -1,14 +1,19 @@
 """Promises 1 to 5 with real processes: kill -9 of every part, stopped and cut-off runners, under load."""
 
+import json
 import os
 import random
 import signal
 import time
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
+import grpc
 import psutil
 import pytest
 
+from agent_orchestration.v1 import runners_pb2, tasks_pb2
+from tests.api.conftest import Api, attempt
 from tests.e2e.processes import ControlPlane, wait_until
 from tests.faults.conftest import LEASE_SECONDS
 from tests.faults.load import Journal, Submitter, Watcher, assert_events_tell_it_all, create_agent, wait_for_end
@@ -134,6 +139,32 @@ def test_a_runner_stopped_past_its_lease_reports_nothing_of_what_others_have_tak
     assert stopped.is_running
 
 
+async def test_a_runner_that_does_not_heed_its_lease_is_refused_without_trace(plane: ControlPlane) -> None:
+    plane.start_server()
+    plane.start_gateway()
+    agent_id = create_agent(plane)
+    async with grpc.aio.insecure_channel(plane.grpc_address) as channel:
+        api = Api(plane.grpc_address, plane.api_key, channel)
+        payload = json.dumps({"number": 1, "seconds": 3.0})
+        async with api.runner(agent_id, instance_id="heedless") as heedless:
+            task_id = await api.create_task(agent_id, payload)
+            assert (await heedless.assigned()).attempt.number == 1
+            plane.start_runner(WORKER)
+            await heedless.ended()
+        async with api.runner(agent_id, instance_id="heedless", held=[(task_id, 1)]) as heedless:
+            await heedless.receive("cancel")
+            reported = (task async for task in watched(api, task_id) if task.progress == 50 and task.logs)
+            before = (await anext(reported)).SerializeToString(deterministic=True)
+            stale = attempt(task_id, 1)
+            report = runners_pb2.ProgressReport(attempt=stale, progress=99)
+            await heedless.send(progress=runners_pb2.Progress(reports=[report]))
+            assert not await heedless.finish(task_id, 1, result='{"stale":true}')
+            assert (await api.task(task_id)).SerializeToString(deterministic=True) == before
+
+        last = [task async for task in watched(api, task_id)][-1]
+        assert json.loads(last.result) == {"number": 1, "attempt": 2}
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 def test_cuts_between_runner_and_server_restart_no_work(plane: ControlPlane, seed: int) -> None:
     dice = random.Random(seed)
@@ -169,6 +200,12 @@ def test_a_one_way_silence_stops_the_attempts_before_others_get_them(plane: Cont
         tasks = wait_for_end(plane, submitter)
         assert_events_tell_it_all(watcher, tasks)
     journal_of(plane).assert_never_two_at_once()
+
+
+async def watched(api: Api, task_id: str) -> AsyncGenerator[tasks_pb2.Task, None]:
+    request = tasks_pb2.WatchTaskRequest(task_id=task_id)
+    async for response in api.tasks.WatchTask(request, metadata=api.admin, timeout=30):
+        yield response.data
 
 
 def starts(watcher: Watcher) -> list[str]:

@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from sqlalchemy.exc import IntegrityError
@@ -150,14 +151,12 @@ async def test_a_full_queue_and_a_passed_deadline_are_said_so(
 
 
 async def test_while_another_process_holds_the_write_lock_writes_are_unavailable_and_then_go_on(
-    tmp_path: object, database_url: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not database_url.startswith("sqlite"):
-        pytest.skip("row locks of PostgreSQL do not shut the writer out")
     monkeypatch.setattr("ao_server.store.database.LOCK_WAIT_SECONDS", 0.2)
-    async with opened(database_url) as store:
+    async with opened(f"sqlite:///{tmp_path / 'ao.db'}") as store:
         agent = await store.agent()
-        outsider = sqlite3.connect(database_url.removeprefix("sqlite:///"), isolation_level=None)
+        outsider = sqlite3.connect(tmp_path / "ao.db", isolation_level=None)
         try:
             outsider.execute("BEGIN IMMEDIATE")
             with pytest.raises(Unavailable):

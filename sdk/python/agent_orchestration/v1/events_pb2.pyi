@@ -119,7 +119,9 @@ class Event(_message.Message):
     AGENT_STATUS_CHANGE_FIELD_NUMBER: _builtins.int
     SYSTEM_ALERT_FIELD_NUMBER: _builtins.int
     cursor: _builtins.str
-    """Position in the project's feed: opaque, given back as `after` to resume behind this event."""
+    """Position in the project's feed: opaque, given back as `after` to resume behind this event. Gateways, not clients,
+    may rely on this: as text, the cursors of one feed sort in the order of their events.
+    """
     type: Global___EventType.ValueType
     channel: Global___Channel.ValueType
     """The first channel asked for that carries the event; unspecified when none was asked for."""
