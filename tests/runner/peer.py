@@ -6,7 +6,7 @@ import signal
 import sys
 import textwrap
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -176,18 +176,35 @@ class Runner:
         return self._errors.read_text()
 
 
-@asynccontextmanager
-async def running(folder: Path, code: str, server: str, *options: str) -> AsyncGenerator[Runner, None]:
+def running(folder: Path, code: str, server: str, *options: str) -> AbstractAsyncContextManager[Runner]:
     """`ao runner` over this code; killed at the end if it still runs."""
-    file, errors = folder / "agents_of_test.py", folder / "errors.txt"
+    file = _written(folder, code)
+    return _started(folder, server, "-P", "-m", "agent_orchestration.cli", "runner", str(file), *options)
+
+
+def script(folder: Path, code: str, server: str) -> AbstractAsyncContextManager[Runner]:
+    """The code run by itself; killed at the end if it still runs."""
+    return _started(folder, server, str(_written(folder, code)))
+
+
+def _written(folder: Path, code: str) -> Path:
+    file = folder / "agents_of_test.py"
     file.write_text(textwrap.dedent(code))
-    command = [sys.executable, "-P", "-m", "agent_orchestration.cli", "runner", str(file), "--server", server, *options]
+    return file
+
+
+@asynccontextmanager
+async def _started(folder: Path, server: str, *arguments: str) -> AsyncGenerator[Runner, None]:
+    errors = folder / "errors.txt"
+    environment = {
+        **os.environ,
+        "AGENT_ORCHESTRATION_SERVER": f"{server}\n",
+        "AGENT_ORCHESTRATION_API_KEY": f" {KEY}\r\n",
+        "PYTHONUNBUFFERED": "1",
+    }
     with errors.open("wb") as error_file:
         process = await asyncio.create_subprocess_exec(
-            *command,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=error_file,
-            env={**os.environ, "AGENT_ORCHESTRATION_API_KEY": f" {KEY}\r\n", "PYTHONUNBUFFERED": "1"},
+            sys.executable, *arguments, stdout=asyncio.subprocess.PIPE, stderr=error_file, env=environment
         )
     try:
         yield Runner(process, errors)
