@@ -13,7 +13,6 @@ from agent_runner.instance import Instance
 from agent_runner.outbox import AttemptId
 
 HELLO_SECONDS: Final = 10.0
-GOODBYE_SECONDS: Final = 0.5
 CLOSE_SECONDS: Final = 2.0
 # A status unanswered for a third of the lease, but no less than this, means that the stream is dead.
 MIN_PATIENCE_SECONDS: Final = 2.0
@@ -186,8 +185,6 @@ class Stream:
             await self._send_reports()
             if self._goodbye:
                 await self._send(runners_pb2.ConnectRequest(drain=runners_pb2.Drain(goodbye=True)))
-                # Closing at once might overtake the goodbye in the server: it is left to close the stream.
-                await asyncio.sleep(GOODBYE_SECONDS)
                 await self._call.done_writing()
                 return
             await self._send_status_if_due()
