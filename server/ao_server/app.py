@@ -34,7 +34,7 @@ from ao_server.engine.dispatch import Dispatcher
 from ao_server.engine.feed import Feed
 from ao_server.engine.fleet import Fleet
 from ao_server.engine.ids import Ids
-from ao_server.engine.sessions import Registry
+from ao_server.engine.registry import Registry
 from ao_server.errors import CannotStart
 from ao_server.settings import Settings
 from ao_server.store import credentials, events, schema, sqlite_library

@@ -125,7 +125,6 @@ def test_a_runner_stopped_past_its_lease_reports_nothing_of_what_others_have_tak
         with Submitter(plane, agent_id, 8, seconds=2.0) as submitter:
             wait_until(lambda: len(starts(watcher)) == 8, 30, "not every task has started")
             stopped.signal(signal.SIGSTOP)
-            stopped_at = time.monotonic()
             plane.start_runner(WORKER, name="other")
             wait_until(lambda: len(starts(watcher)) == 16, 30, "not every task was taken over")
             stopped.signal(signal.SIGCONT)
@@ -134,8 +133,6 @@ def test_a_runner_stopped_past_its_lease_reports_nothing_of_what_others_have_tak
         assert_events_tell_it_all(watcher, tasks)
     assert {task["attempt"] for task in tasks.values()} == {2}
     assert {task["result"]["attempt"] for task in tasks.values()} == {2}
-    first_ends = [runs[1][1] for runs in journal_of(plane).runs.values()]
-    assert all(end is None or end < stopped_at + 30 for end in first_ends)
     assert stopped.is_running
 
 

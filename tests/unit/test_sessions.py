@@ -2,7 +2,8 @@ import asyncio
 
 import pytest
 
-from ao_server.engine.sessions import AgentKey, Assignment, Attempt, InstanceKey, Registry, Session
+from ao_server.engine.registry import Registry
+from ao_server.engine.sessions import AgentKey, Assignment, Attempt, InstanceKey, Session
 from ao_server.errors import Superseded
 from ao_server.store import rows
 from ao_server.store.changes import Change

@@ -8,7 +8,8 @@ from ao_server.api import calls, messages
 from ao_server.engine import intake
 from ao_server.engine.clock import Clock
 from ao_server.engine.ids import Ids
-from ao_server.engine.sessions import AgentKey, Registry
+from ao_server.engine.registry import Registry
+from ao_server.engine.sessions import AgentKey
 from ao_server.errors import NotFound
 from ao_server.store import agents, counts, rows
 from ao_server.store.reader import Reader

@@ -9,7 +9,7 @@ from google.protobuf.message import Message
 
 from agent_orchestration.v1 import agents_pb2, common_pb2, events_pb2, tasks_pb2
 from ao_server.engine import bodies, counters
-from ao_server.engine.sessions import Instance
+from ao_server.engine.registry import Instance
 from ao_server.store import rows
 from ao_server.store.counts import AgentTotals
 from ao_server.store.reader import Page

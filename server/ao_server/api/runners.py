@@ -1,47 +1,26 @@
-"""RunnerService: the stream of one process. This file translates; the rules are in the engine.
+"""RunnerService: the stream of one process. The rules are in the engine.
 
 One task reads the stream, one applies reports in order, and the method itself is the only writer. Renewing the lease
 never waits for the store: statuses are answered by the reader, reports wait in a bounded queue.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any, Final
 
-from google.protobuf.duration_pb2 import Duration
-
-from agent_orchestration import free_json
-from agent_orchestration.v1 import common_pb2, runners_pb2, runners_pb2_grpc
-from ao_server.api import calls, messages
+from agent_orchestration.v1 import runners_pb2, runners_pb2_grpc
+from ao_server.api import calls, runner_messages
+from ao_server.api.runner_messages import PROTOCOL_VERSION
 from ao_server.api.validation import validate
 from ao_server.engine import attach, intake, reports
 from ao_server.engine.clock import Clock
 from ao_server.engine.fleet import Fleet
-from ao_server.engine.sessions import (
-    Assign,
-    Attempt,
-    InstanceKey,
-    Load,
-    Renewed,
-    Session,
-    Settled,
-    Stopping,
-    Supersede,
-    ToRunner,
-)
-from ao_server.engine.transitions import Failure
+from ao_server.engine.sessions import InstanceKey, Load, Session, Settled
 from ao_server.errors import DeadlineExceeded, Invalid, Problem, Unavailable
 from ao_server.store.writer import Writer
 
 HELLO_SECONDS: Final = 10.0
-PROTOCOL_VERSION: Final = 1
-MAX_RESULT_BYTES: Final = 1024 * 1024
-MAX_CODE_BYTES: Final = 100
-MAX_ERROR_BYTES: Final = 4 * 1024
-MAX_PROGRESS_BYTES: Final = 1_000
-MAX_LINE_BYTES: Final = 8 * 1024
-CUT: Final = " [cut]"
 WAITING_REPORTS: Final = 1_000
 ANY_TYPE: Final = "*"
 
@@ -65,13 +44,13 @@ class RunnerServicer(runners_pb2_grpc.RunnerServiceServicer):
         try:
             session, attached = await self._attach(await stream.hello())
             stream.attached(session)
-            yield _welcome(session, attached, self._lease)
+            yield runner_messages.welcome(session, attached, self._lease)
             self._fleet.open(session)
             while True:
                 message = await session.outbox.get()
                 if isinstance(message, Exception):
                     raise message
-                for response in _responses(message):
+                for response in runner_messages.responses(message):
                     yield response
         except _Ended:
             return
@@ -103,8 +82,10 @@ class RunnerServicer(runners_pb2_grpc.RunnerServiceServicer):
             raise Invalid.field("agent_id", "an agent_id, or a type and a name, is needed")
         names = frozenset(each.name for each in hello.task_types)
         key = InstanceKey(project_id, agent_id, hello.instance_id)
-        session, attached = await self._fleet.hello(key, None if ANY_TYPE in names else names, _held(hello.held))
-        session.load = Load(uptime=_seconds(hello.uptime), at=self._clock.now())
+        session, attached = await self._fleet.hello(
+            key, None if ANY_TYPE in names else names, runner_messages.held(hello.held)
+        )
+        session.load = Load(uptime=runner_messages.seconds(hello.uptime), at=self._clock.now())
         return session, attached
 
 
@@ -185,21 +166,25 @@ class _Stream:
     async def _status(self, status: runners_pb2.Status) -> None:
         session = self.session
         assert session is not None
-        session.load = Load(status.memory_usage, status.cpu_usage, _seconds(status.uptime), self._clock.now())
-        await self._fleet.status(session, status.number, _held(status.held), status.last_assign, status.capacity)
+        session.load = Load(
+            status.memory_usage, status.cpu_usage, runner_messages.seconds(status.uptime), self._clock.now()
+        )
+        await self._fleet.status(
+            session, status.number, runner_messages.held(status.held), status.last_assign, status.capacity
+        )
 
     async def _apply(self, request: runners_pb2.ConnectRequest) -> None:
         session = self.session
         assert session is not None
         match request.WhichOneof("message"):
             case "progress":
-                decoded = [_progress(each) for each in request.progress.reports]
+                decoded = [runner_messages.progress(each) for each in request.progress.reports]
                 await self._writer.submit(reports.progress(session.key, decoded))
             case "log":
-                lines = [_log(each) for each in request.log.reports]
+                lines = [runner_messages.log(each) for each in request.log.reports]
                 await self._writer.submit(reports.log(session.key, lines))
             case "outcomes":
-                outcomes = [_outcome(each) for each in request.outcomes.outcomes]
+                outcomes = [runner_messages.outcome(each) for each in request.outcomes.outcomes]
                 # Told from within the commit's delivery: slots that it frees are filled only behind it on the stream.
                 settle = reports.settle(session.key, outcomes, lambda settled: session.push(Settled(settled)))
                 await self._writer.submit(settle)
@@ -214,107 +199,3 @@ class _Stream:
             self.session.end(reason)
         elif not self._hello.done():
             self._hello.set_exception(reason)
-
-
-def _welcome(session: Session, attached: attach.Attached, lease: float) -> runners_pb2.ConnectResponse:
-    response = runners_pb2.ConnectResponse()
-    welcome = response.welcome
-    welcome.session_id = session.id
-    welcome.agent_id = attached.agent.id
-    welcome.lease.FromMicroseconds(round(lease * 1e6))
-    welcome.protocol_version = PROTOCOL_VERSION
-    welcome.configure.configuration = attached.agent.configuration
-    welcome.configure.max_concurrent_tasks = session.limit
-    return response
-
-
-def _responses(message: ToRunner) -> Iterable[runners_pb2.ConnectResponse]:
-    match message:
-        case Assign():
-            assignments = [_assignment(each) for each in message.assignments]
-            yield runners_pb2.ConnectResponse(assign=runners_pb2.Assign(number=message.number, assignments=assignments))
-        case Supersede():
-            for attempt in message.attempts:
-                cancel = runners_pb2.Cancel(attempt=_attempt(attempt), reason=runners_pb2.CANCEL_REASON_SUPERSEDED)
-                yield runners_pb2.ConnectResponse(cancel=cancel)
-        case Settled():
-            settlements = [
-                runners_pb2.Settlement(attempt=_attempt(attempt), accepted=accepted)
-                for attempt, accepted in message.settlements
-            ]
-            yield runners_pb2.ConnectResponse(settled=runners_pb2.Settled(settlements=settlements))
-        case Renewed():
-            yield runners_pb2.ConnectResponse(renewed=runners_pb2.Renewed(number=message.number))
-        case Stopping():
-            yield runners_pb2.ConnectResponse(stopping=runners_pb2.Stopping())
-
-
-def _assignment(each: Any) -> runners_pb2.Assignment:
-    assignment = runners_pb2.Assignment(attempt=_attempt(each.attempt), type=each.type, payload=each.payload)
-    assignment.timeout.FromMicroseconds(round(each.timeout * 1e6))
-    return assignment
-
-
-def _attempt(attempt: Attempt) -> runners_pb2.Attempt:
-    return runners_pb2.Attempt(task_id=attempt.task_id, number=attempt.number)
-
-
-def _held(attempts: Iterable[runners_pb2.Attempt]) -> dict[str, int]:
-    return {attempt.task_id: attempt.number for attempt in attempts}
-
-
-def _progress(report: runners_pb2.ProgressReport) -> reports.ProgressReport:
-    message = _storable(report.message, MAX_PROGRESS_BYTES) if report.HasField("message") else None
-    return reports.ProgressReport(_of(report.attempt), report.progress, message)
-
-
-def _log(report: runners_pb2.LogReport) -> reports.LogReport:
-    level = report.level or common_pb2.LOG_LEVEL_INFO
-    age = max(0, report.age.ToMicroseconds())
-    return reports.LogReport(
-        _of(report.attempt),
-        messages.enum_name(common_pb2.LogLevel, level),
-        _storable(report.message, MAX_LINE_BYTES),
-        age,
-    )
-
-
-def _outcome(outcome: runners_pb2.Outcome) -> reports.Outcome:
-    attempt = _of(outcome.attempt)
-    match outcome.WhichOneof("outcome"):
-        case "result":
-            return reports.Outcome(attempt, _result(outcome.result))
-        case "failure":
-            code = _storable(outcome.failure.code, MAX_CODE_BYTES) or "task_error"
-            message = _storable(outcome.failure.message, MAX_ERROR_BYTES)
-            return reports.Outcome(attempt, Failure(code, message))
-        case "cancelled":
-            return reports.Outcome(attempt, reports.CancelledByAgent())
-        case "handed_back":
-            return reports.Outcome(attempt, reports.HandedBack())
-        case _:
-            return reports.Outcome(attempt, Failure("invalid_result", "the agent reported an empty outcome"))
-
-
-def _result(text: str) -> reports.Completed | Failure:
-    if len(text.encode()) > MAX_RESULT_BYTES:
-        return Failure("result_too_large", f"the result is longer than {MAX_RESULT_BYTES} bytes of JSON")
-    wrong = free_json.check(text)
-    return reports.Completed(text) if wrong is None else Failure("invalid_result", f"the result {wrong}")
-
-
-def _of(attempt: runners_pb2.Attempt) -> Attempt:
-    return Attempt(attempt.task_id, attempt.number)
-
-
-def _storable(text: str, limit: int) -> str:
-    """Text for people, in at most `limit` bytes; U+0000, which PostgreSQL cannot hold, becomes U+FFFD."""
-    text = text.replace("\0", "\N{REPLACEMENT CHARACTER}")
-    encoded = text.encode()
-    if len(encoded) <= limit:
-        return text
-    return encoded[: limit - len(CUT)].decode(errors="ignore") + CUT
-
-
-def _seconds(duration: Duration) -> float:
-    return duration.ToMicroseconds() / 1e6

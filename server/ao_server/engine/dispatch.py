@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ao_server.engine import intake, transitions
-from ao_server.engine.sessions import AgentKey, Assignment, Attempt, Instance, Registry, Session
+from ao_server.engine.registry import Instance, Registry
+from ao_server.engine.sessions import AgentKey, Assignment, Attempt, Session
 from ao_server.store import rows
 from ao_server.store.batch import Batch
 from ao_server.store.changes import Change, Changes, Found, Operation

@@ -10,7 +10,8 @@ from ao_server.engine import attach, intake, leases
 from ao_server.engine.clock import Clock
 from ao_server.engine.dispatch import Dispatcher
 from ao_server.engine.ids import Ids
-from ao_server.engine.sessions import AgentKey, Instance, InstanceKey, Registry, Renewed, Session, Stopping, Supersede
+from ao_server.engine.registry import Instance, Registry
+from ao_server.engine.sessions import AgentKey, InstanceKey, Renewed, Session, Stopping, Supersede
 from ao_server.errors import DeadlineExceeded, Unavailable
 from ao_server.store import agents, tasks
 from ao_server.store.changes import Operation

@@ -1,0 +1,146 @@
+"""The stream of a process in messages, both ways: what the engine says, what the process reports.
+
+Text for people is cut to its limit rather than refused, and a result that cannot be kept fails its task rather than the
+stream: whatever agent code does ends in a documented state.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+from google.protobuf.duration_pb2 import Duration
+
+from agent_orchestration import free_json
+from agent_orchestration.v1 import common_pb2, runners_pb2
+from ao_server.api import messages
+from ao_server.engine import attach, reports
+from ao_server.engine.sessions import (
+    Assign,
+    Assignment,
+    Attempt,
+    Renewed,
+    Session,
+    Settled,
+    Stopping,
+    Supersede,
+    ToRunner,
+)
+from ao_server.engine.transitions import Failure
+
+PROTOCOL_VERSION: Final = 1
+MAX_RESULT_BYTES: Final = 1024 * 1024
+MAX_CODE_BYTES: Final = 100
+MAX_ERROR_BYTES: Final = 4 * 1024
+MAX_PROGRESS_BYTES: Final = 1_000
+MAX_LINE_BYTES: Final = 8 * 1024
+CUT: Final = " [cut]"
+
+
+def welcome(session: Session, attached: attach.Attached, lease: float) -> runners_pb2.ConnectResponse:
+    """The answer to hello. `lease` in seconds."""
+    response = runners_pb2.ConnectResponse()
+    welcome = response.welcome
+    welcome.session_id = session.id
+    welcome.agent_id = attached.agent.id
+    welcome.lease.FromMicroseconds(round(lease * 1e6))
+    welcome.protocol_version = PROTOCOL_VERSION
+    welcome.configure.configuration = attached.agent.configuration
+    welcome.configure.max_concurrent_tasks = session.limit
+    return response
+
+
+def responses(message: ToRunner) -> Iterable[runners_pb2.ConnectResponse]:
+    """What the engine has to say, as messages of the stream."""
+    match message:
+        case Assign():
+            assignments = [_assignment(each) for each in message.assignments]
+            yield runners_pb2.ConnectResponse(assign=runners_pb2.Assign(number=message.number, assignments=assignments))
+        case Supersede():
+            for attempt in message.attempts:
+                cancel = runners_pb2.Cancel(attempt=_attempt(attempt), reason=runners_pb2.CANCEL_REASON_SUPERSEDED)
+                yield runners_pb2.ConnectResponse(cancel=cancel)
+        case Settled():
+            settlements = [
+                runners_pb2.Settlement(attempt=_attempt(attempt), accepted=accepted)
+                for attempt, accepted in message.settlements
+            ]
+            yield runners_pb2.ConnectResponse(settled=runners_pb2.Settled(settlements=settlements))
+        case Renewed():
+            yield runners_pb2.ConnectResponse(renewed=runners_pb2.Renewed(number=message.number))
+        case Stopping():
+            yield runners_pb2.ConnectResponse(stopping=runners_pb2.Stopping())
+
+
+def _assignment(each: Assignment) -> runners_pb2.Assignment:
+    assignment = runners_pb2.Assignment(attempt=_attempt(each.attempt), type=each.type, payload=each.payload)
+    assignment.timeout.FromMicroseconds(round(each.timeout * 1e6))
+    return assignment
+
+
+def _attempt(attempt: Attempt) -> runners_pb2.Attempt:
+    return runners_pb2.Attempt(task_id=attempt.task_id, number=attempt.number)
+
+
+def held(attempts: Iterable[runners_pb2.Attempt]) -> dict[str, int]:
+    """Attempt numbers by task id."""
+    return {attempt.task_id: attempt.number for attempt in attempts}
+
+
+def progress(report: runners_pb2.ProgressReport) -> reports.ProgressReport:
+    """A report of progress."""
+    message = _storable(report.message, MAX_PROGRESS_BYTES) if report.HasField("message") else None
+    return reports.ProgressReport(_of(report.attempt), report.progress, message)
+
+
+def log(report: runners_pb2.LogReport) -> reports.LogReport:
+    """A log line."""
+    level = report.level or common_pb2.LOG_LEVEL_INFO
+    age = max(0, report.age.ToMicroseconds())
+    return reports.LogReport(
+        _of(report.attempt),
+        messages.enum_name(common_pb2.LogLevel, level),
+        _storable(report.message, MAX_LINE_BYTES),
+        age,
+    )
+
+
+def outcome(reported: runners_pb2.Outcome) -> reports.Outcome:
+    """An outcome; one that cannot be kept is a failure that says why."""
+    attempt = _of(reported.attempt)
+    match reported.WhichOneof("outcome"):
+        case "result":
+            return reports.Outcome(attempt, _result(reported.result))
+        case "failure":
+            code = _storable(reported.failure.code, MAX_CODE_BYTES) or "task_error"
+            message = _storable(reported.failure.message, MAX_ERROR_BYTES)
+            return reports.Outcome(attempt, Failure(code, message))
+        case "cancelled":
+            return reports.Outcome(attempt, reports.CancelledByAgent())
+        case "handed_back":
+            return reports.Outcome(attempt, reports.HandedBack())
+        case _:
+            return reports.Outcome(attempt, Failure("invalid_result", "the agent reported an empty outcome"))
+
+
+def _result(text: str) -> reports.Completed | Failure:
+    if len(text.encode()) > MAX_RESULT_BYTES:
+        return Failure("result_too_large", f"the result is longer than {MAX_RESULT_BYTES} bytes of JSON")
+    wrong = free_json.check(text)
+    return reports.Completed(text) if wrong is None else Failure("invalid_result", f"the result {wrong}")
+
+
+def _of(attempt: runners_pb2.Attempt) -> Attempt:
+    return Attempt(attempt.task_id, attempt.number)
+
+
+def _storable(text: str, limit: int) -> str:
+    """Text for people, in at most `limit` bytes; U+0000, which PostgreSQL cannot hold, becomes U+FFFD."""
+    text = text.replace("\0", "\N{REPLACEMENT CHARACTER}")
+    encoded = text.encode()
+    if len(encoded) <= limit:
+        return text
+    return encoded[: limit - len(CUT)].decode(errors="ignore") + CUT
+
+
+def seconds(duration: Duration) -> float:
+    """Seconds."""
+    return duration.ToMicroseconds() / 1e6
