@@ -2,8 +2,10 @@
 
 import os
 import secrets
+import signal
 from collections.abc import Generator
 from pathlib import Path
+from types import FrameType
 from typing import NoReturn
 
 import psycopg
@@ -12,6 +14,15 @@ from psycopg import sql
 
 POSTGRES_URL = os.environ.get("TEST_POSTGRES_URL", "postgresql://postgres@127.0.0.1:5432/postgres")
 REQUIRED = os.environ.get("AGENT_ORCHESTRATION_REQUIRE_SERVICES") == "1"
+
+
+def pytest_configure() -> None:
+    """Lets the processes that tests start be stopped as from a terminal, however the tests themselves were started."""
+    # A signal that is ignored here (nohup, `&` in a script) would be ignored in every child. A handler that does
+    # nothing is as good for us, and is not inherited.
+    for number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, _heed_nothing)
 
 
 def skip_or_fail(reason: str) -> NoReturn:
@@ -46,3 +57,7 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 def _with_database(name: str) -> str:
     return POSTGRES_URL.rsplit("/", 1)[0] + "/" + name
+
+
+def _heed_nothing(number: int, frame: FrameType | None) -> None:
+    pass
