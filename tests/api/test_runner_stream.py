@@ -253,3 +253,55 @@ async def test_tasks_of_a_type_that_the_instance_does_not_run_stay_pending_and_h
         assert (await runner.assigned()).attempt.task_id == created.data.id
         assert await runner.finish(created.data.id, 1)
     assert {(await api.task(task_id)).status for task_id in stuck} == {PENDING}
+
+
+async def test_instances_that_run_different_types_are_both_kept_busy(api: Api) -> None:
+    agent_id = await api.create_agent(configuration='{"max_concurrent_tasks": 1}')
+
+    async def create(type_: str) -> str:
+        request = tasks_pb2.CreateTaskRequest(agent_id=agent_id, type=type_)
+        created: tasks_pb2.CreateTaskResponse = await api.tasks.CreateTask(request, metadata=api.admin)
+        return created.data.id
+
+    async with (
+        api.runner(agent_id, instance_id="one", types=["work"]) as one,
+        api.runner(agent_id, instance_id="two", types=["other"]) as two,
+    ):
+        others = [await create("other") for _ in range(4)]
+        work = await create("work")
+        assert (await one.assigned()).attempt.task_id == work
+        assert await one.finish(work, 1)
+        for other in others:
+            assert (await two.assigned()).attempt.task_id == other
+            assert await two.finish(other, 1)
+
+
+async def test_more_free_slots_than_one_claim_takes_are_all_filled(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ao_server.engine.dispatch.CLAIMED_AT_ONCE", 4)
+    agent_id = await api.create_agent(configuration='{"max_concurrent_tasks": 10}')
+    created = [await api.create_task(agent_id) for _ in range(12)]
+    assigned: list[str] = []
+    async with api.runner(agent_id) as runner:
+        while len(assigned) < 10:
+            message = await runner.receive("assign")
+            assigned += [assignment.attempt.task_id for assignment in message.assign.assignments]
+    assert assigned == created[:10]
+
+
+@pytest.mark.parametrize("percent", [5e-324, 1e-12, 0.0])
+async def test_a_progress_too_small_to_guess_from_gives_no_estimate(api: Api, percent: float) -> None:
+    agent_id = await api.create_agent()
+    async with api.runner(agent_id) as runner:
+        task_id = await api.create_task(agent_id)
+        assignment = await runner.assigned()
+        report = runners_pb2.ProgressReport(attempt=assignment.attempt, progress=percent)
+        await runner.send(progress=runners_pb2.Progress(reports=[report]))
+        line = runners_pb2.LogReport(attempt=assignment.attempt, message="after it")
+        await runner.send(log=runners_pb2.Log(reports=[line]))
+        task = await anext(
+            response.data
+            async for response in api.tasks.WatchTask(tasks_pb2.WatchTaskRequest(task_id=task_id), metadata=api.admin)
+            if response.data.logs
+        )
+        assert not task.HasField("estimated_completion")
+        assert await runner.finish(task_id, 1)

@@ -29,6 +29,16 @@ class _Claimed:
     exhausted: bool
 
 
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Free slots of instances of an agent that run the same types (None: all), at most one claim's worth."""
+
+    agent: AgentKey
+    types: frozenset[str] | None
+    slots: dict[Instance, int]
+    is_only: bool
+
+
 class Dispatcher:
     """Finds out which queues may hold work for whom, and claims it."""
 
@@ -58,30 +68,31 @@ class Dispatcher:
         self._backlog |= touched
         rounds = [self._groups(agent, freed) for agent in touched if self._registry.is_present(agent)]
         while rounds:
-            operations = [self._claim(agent, group) for groups in rounds for agent, group in groups[:1]]
+            operations = [self._claim(group) for groups in rounds for group in groups[:1]]
             if operations:
                 yield operations
             rounds = [groups[1:] for groups in rounds if len(groups) > 1]
 
-    def _groups(
-        self, agent: AgentKey, freed: Counter[tuple[str, str, str]]
-    ) -> list[tuple[AgentKey, list[tuple[Instance, int]]]]:
-        """Instances with free slots, grouped by the types that they run."""
+    def _groups(self, agent: AgentKey, freed: Counter[tuple[str, str, str]]) -> list[_Group]:
+        """Instances with free slots, grouped by the types that they run, in portions of one claim each."""
         groups: dict[frozenset[str] | None, list[tuple[Instance, int]]] = {}
         for instance in self._registry.of(agent):
-            session = instance.session
-            free = instance.free_after(freed[instance.key])
-            if session is not None and free > 0:
-                groups.setdefault(session.types, []).append((instance, free))
-        return [(agent, group) for group in groups.values()]
+            if instance.session is not None:
+                free = instance.free_after(freed[instance.key])
+                groups.setdefault(instance.session.types, []).append((instance, free))
+        return [
+            _Group(agent, types, portion, is_only=len(groups) == 1)
+            for types, group in groups.items()
+            for portion in _portions(group)
+        ]
 
-    def _claim(self, agent: AgentKey, group: list[tuple[Instance, int]]) -> Operation[_Claimed]:
-        types = group[0][0].session.types if group[0][0].session else frozenset[str]()
-        wanted = min(sum(free for _, free in group), CLAIMED_AT_ONCE)
+    def _claim(self, group: _Group) -> Operation[_Claimed]:
+        agent, types = group.agent, group.types
+        wanted = sum(group.slots.values())
 
         def decide(found: Found, now: int) -> Changes[_Claimed]:
             changes = Changes(_Claimed([], exhausted=len(found.selected) < wanted))
-            slots = dict(group)
+            slots = dict(group.slots)
             for task, payload in found.selected:
                 if task.status != "pending":
                     continue
@@ -98,7 +109,8 @@ class Dispatcher:
             return changes
 
         def committed(claimed: _Claimed) -> None:
-            if claimed.exhausted:
+            # What this group found nothing of may still wait for another.
+            if claimed.exhausted and group.is_only:
                 self._backlog.discard(agent)
 
         selection = self._selections.pending(*agent, sorted(types) if types is not None else None, wanted)
@@ -120,6 +132,21 @@ def _note(change: Change, freed: Counter[tuple[str, str, str]], touched: set[Age
         freed[before.project_id, before.agent_id, before.instance_id or ""] += 1
     if after.status == "pending":
         touched.add(AgentKey(after.project_id, after.agent_id))
+
+
+def _portions(group: list[tuple[Instance, int]]) -> Iterator[dict[Instance, int]]:
+    portion: dict[Instance, int] = {}
+    room = CLAIMED_AT_ONCE
+    for instance, free in group:
+        while free > 0:
+            taken = min(free, room)
+            portion[instance] = taken
+            free, room = free - taken, room - taken
+            if room == 0:
+                yield portion
+                portion, room = {}, CLAIMED_AT_ONCE
+    if portion:
+        yield portion
 
 
 def _messages(assignments: list[Assignment]) -> Iterator[list[Assignment]]:

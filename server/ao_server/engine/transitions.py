@@ -1,5 +1,6 @@
 """How a task moves: row, counters and event together, always. Every change of a task's status is made here."""
 
+import math
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -8,6 +9,8 @@ from ao_server.store import rows
 from ao_server.store.changes import Changes
 
 MAX_DELIVERIES: Final = 5
+# Ten years, in microseconds.
+MAX_ESTIMATE: Final = 10 * 365 * 86_400 * 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +90,14 @@ def progress(task: rows.Task, percent: float, message: str | None, now: int) -> 
     if message is not None:
         after.progress_message = message
     started = task.started_at if task.started_at is not None else now
-    after.estimated_completion = started + round((now - started) * 100 / percent) if percent > 0 else None
+    after.estimated_completion = _estimate(started, now, percent)
     return Changes(None, rows=[after], events=[bodies.task_event("task_progress", after, now)])
+
+
+def _estimate(started: int, now: int, percent: float) -> int | None:
+    """When all will be done if it goes on as it went; None when that is nobody's guess."""
+    total = (now - started) * 100 / percent if percent > 0 else math.inf
+    return started + round(total) if total <= MAX_ESTIMATE else None
 
 
 def _ended(task: rows.Task, event: str, now: int) -> rows.Task:
