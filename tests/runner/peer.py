@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import grpc
+import psutil
 
 from agent_orchestration.v1 import runners_pb2, runners_pb2_grpc
 
@@ -166,6 +167,12 @@ class Runner:
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
+
+    async def stop_still(self) -> None:
+        """SIGSTOP, and not before it has taken effect: a thread that runs goes on for a moment."""
+        self.process.send_signal(signal.SIGSTOP)
+        while psutil.Process(self.process.pid).status() != psutil.STATUS_STOPPED:  # noqa: ASYNC110 - nothing tells
+            await asyncio.sleep(0.005)
 
     async def ended(self) -> int:
         """Its exit code."""

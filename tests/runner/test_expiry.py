@@ -52,7 +52,7 @@ async def test_an_assignment_that_waited_past_the_lease_never_begins(peer: Peer,
         stream = await peer.stream()
         await stream.hello(lease=LEASE)
         await stream.status(lambda status: status.number == 1)
-        runner.signal(signal.SIGSTOP)
+        await runner.stop_still()
         for number in range(5):
             stream.assign(type_, '{"seconds": 60}', task_id=f"stale {number}")
         with pytest.raises(TimeoutError):
