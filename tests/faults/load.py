@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -142,13 +143,13 @@ class Journal:
                 runs[int(attempt)] = (runs[int(attempt)][0], float(at))
         return journal
 
-    def assert_never_two_at_once(self, killed_at: float | None = None) -> None:
-        """No attempt of a task began before the one before it ended, or was killed."""
+    def assert_never_two_at_once(self, kills: Sequence[float] = ()) -> None:
+        """No attempt of a task began before the one before it ended, or was killed at one of these times."""
         for task_id, runs in self.runs.items():
             ordered = [runs[number] for number in sorted(runs)]
-            for (_, ended), (started, _) in pairwise(ordered):
-                end = ended if ended is not None else killed_at
-                assert end is not None and started >= end, f"two attempts of {task_id} at once"
+            for (began, ended), (next_began, _) in pairwise(ordered):
+                end = ended if ended is not None else min((kill for kill in kills if kill >= began), default=None)
+                assert end is not None and next_began >= end, f"two attempts of {task_id} at once"
 
 
 def create_agent(plane: ControlPlane) -> str:
