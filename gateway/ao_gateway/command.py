@@ -4,7 +4,9 @@ import sys
 
 import click
 
-LOG_LEVELS = ("debug", "info", "warning", "error")
+from agent_orchestration import logs
+from agent_orchestration.environment import CannotStart
+from agent_orchestration.parent import watch_parent
 
 
 @click.command()
@@ -12,20 +14,18 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 @click.option("--port", default=3000, show_default=True, type=click.IntRange(0, 65535), help="0: a free one.")
 @click.option("--server", help="The server's gRPC address.  [default: 127.0.0.1:50051]")
 @click.option("--data-dir", help="Folder where the server keeps gateway.key.  [default: .ao]")
-@click.option("--log-level", default="info", show_default=True, type=click.Choice(LOG_LEVELS))
+@click.option("--log-level", default="info", show_default=True, type=click.Choice(logs.LEVELS))
 @click.option("--insecure", is_flag=True, help="Listen beyond this machine without TLS.")
 def gateway(host: str, port: int, server: str | None, data_dir: str | None, log_level: str, insecure: bool) -> None:
     """Run the REST and WebSocket gateway."""
-    from agent_orchestration.parent import watch_parent
-
     watch_parent()
-    from ao_gateway import listening, logs, settings
+    from ao_gateway import listening, settings
 
     logs.configure(log_level)
     try:
         chosen = settings.read(host=host, port=port, server=server, data_dir=data_dir, insecure=insecure)
         sockets = listening.listen(chosen.host, chosen.port)
-    except settings.CannotStart as problem:
+    except CannotStart as problem:
         click.echo(f"error: {problem}", err=True)
         sys.exit(2)
 

@@ -4,7 +4,7 @@ import errno
 import socket
 from typing import Final
 
-from ao_gateway.settings import CannotStart
+from agent_orchestration.environment import CannotStart
 
 BACKLOG: Final = 2048
 # With port 0, how often to look for a port that is free on both loopback addresses.

@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from agent_orchestration import logs
+from agent_orchestration.parent import watch_parent
+
 if TYPE_CHECKING:
     from ao_server.settings import Settings
-
-LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
 @click.command()
@@ -16,25 +17,23 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 @click.option("--grpc-port", default=50051, show_default=True, type=click.IntRange(0, 65535), help="0: a free one.")
 @click.option("--data-dir", help="Folder of the database and keys.  [default: .ao]")
 @click.option("--database-url", help="postgresql://... or sqlite:///PATH.  [default: ao.db in the data folder]")
-@click.option("--log-level", default="info", show_default=True, type=click.Choice(LOG_LEVELS))
+@click.option("--log-level", default="info", show_default=True, type=click.Choice(logs.LEVELS))
 @click.option("--insecure", is_flag=True, help="Listen beyond this machine without TLS.")
 def server(
     host: str, grpc_port: int, data_dir: str | None, database_url: str | None, log_level: str, insecure: bool
 ) -> None:
     """Run the gRPC server."""
-    from agent_orchestration.parent import watch_parent
-
     watch_parent()
-    from ao_server import logs
+    from ao_server import settings
     from ao_server.errors import CannotStart
 
     logs.configure(log_level)
     try:
-        from ao_server import settings
-
-        if not insecure and host not in settings.LOOPBACK:
-            raise CannotStart(f"--host {host} is reachable from other machines: it needs --insecure")
-        _run(settings.read(host=host, grpc_port=grpc_port, data_dir=data_dir, database_url=database_url))
+        _run(
+            settings.read(
+                host=host, grpc_port=grpc_port, data_dir=data_dir, database_url=database_url, insecure=insecure
+            )
+        )
     except CannotStart as problem:
         click.echo(f"error: {problem}", err=True)
         sys.exit(2)

@@ -56,12 +56,6 @@ class NotFound(Problem):
     code = "not_found"
 
 
-class Conflict(Problem):
-    """The object's state does not allow it."""
-
-    code = "conflict"
-
-
 class CursorRejected(Problem):
     """An event cursor that cannot be resumed from: `cursor_invalid`, `cursor_expired` or `cursor_ahead`."""
 

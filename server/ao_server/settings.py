@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from agent_orchestration import environment as environment_rules
+from agent_orchestration.environment import PREFIX, check_host, check_rate_limits, secret, value
 from ao_server.errors import CannotStart
 
-PREFIX: Final = "AGENT_ORCHESTRATION_"
-MIN_KEY_LENGTH: Final = 8
 MAX_LEASE_SECONDS: Final = 3600.0
-LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,54 +32,34 @@ def read(
     grpc_port: int,
     data_dir: str | None,
     database_url: str | None,
+    insecure: bool = False,
     environment: Mapping[str, str] = os.environ,
 ) -> Settings:
-    """Settings from options and environment; CannotStart, naming the variable, when one is wrong."""
-    folder = Path(data_dir or _value(environment, "DATA_DIR") or ".ao").absolute()
-    for name in ("RATE_LIMIT_PER_HOUR", "RATE_LIMIT_PER_MINUTE"):
-        _whole_number(environment, name)
-    return Settings(
-        host=host,
-        grpc_port=grpc_port,
-        data_dir=folder,
-        database_url=database_url or _value(environment, "DATABASE_URL") or f"sqlite:///{folder / 'ao.db'}",
-        lease=_lease(environment),
-        admin_key=_secret(environment, "API_KEY"),
-        gateway_key=_secret(environment, "GATEWAY_KEY"),
-    )
-
-
-def _value(environment: Mapping[str, str], name: str) -> str | None:
-    value = environment.get(PREFIX + name)
-    return value.strip() if value is not None else None
-
-
-def _secret(environment: Mapping[str, str], name: str) -> str | None:
-    value = _value(environment, name)
-    if value is None:
-        return None
-    if len(value) < MIN_KEY_LENGTH:
-        raise CannotStart(f"{PREFIX}{name} must have at least {MIN_KEY_LENGTH} characters")
-    if not all("!" <= character <= "~" for character in value):
-        raise CannotStart(f"{PREFIX}{name} must be printable ASCII without spaces")
-    return value
-
-
-def _whole_number(environment: Mapping[str, str], name: str) -> int | None:
-    value = _value(environment, name)
-    if value is None:
-        return None
-    if not value.isascii() or not value.isdigit():
-        raise CannotStart(f"{PREFIX}{name} must be a whole number, 0 or more")
-    return int(value)
+    """Settings from options and environment; CannotStart, naming the option or variable, when one is wrong."""
+    folder = Path(data_dir or value(environment, "DATA_DIR") or ".ao").absolute()
+    try:
+        check_host(host, insecure=insecure)
+        check_rate_limits(environment)
+        return Settings(
+            host=host,
+            grpc_port=grpc_port,
+            data_dir=folder,
+            database_url=database_url or value(environment, "DATABASE_URL") or f"sqlite:///{folder / 'ao.db'}",
+            lease=_lease(environment),
+            admin_key=secret(environment, "API_KEY"),
+            gateway_key=secret(environment, "GATEWAY_KEY"),
+        )
+    except environment_rules.CannotStart as refusal:
+        # The store, which has reasons of its own, may not know the client's package.
+        raise CannotStart(str(refusal)) from None
 
 
 def _lease(environment: Mapping[str, str]) -> float:
-    value = _value(environment, "LEASE_SECONDS")
-    if value is None:
+    given = value(environment, "LEASE_SECONDS")
+    if given is None:
         return 15.0
     try:
-        lease = float(value)
+        lease = float(given)
     except ValueError:
         lease = 0.0
     if not 3.0 <= lease <= MAX_LEASE_SECONDS:

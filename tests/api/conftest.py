@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 import pytest
 
+from agent_orchestration.environment import PREFIX
 from agent_orchestration.v1 import (
     agents_pb2,
     agents_pb2_grpc,
@@ -153,7 +154,7 @@ async def serving(folder: Path, database_url: str | None) -> AsyncGenerator[Api,
         grpc_port=0,
         data_dir=str(folder / "data"),
         database_url=database_url,
-        environment={f"{settings.PREFIX}LEASE_SECONDS": str(LEASE_SECONDS)},
+        environment={f"{PREFIX}LEASE_SECONDS": str(LEASE_SECONDS)},
     )
     async with app.serving(chosen, asyncio.Event()) as server:
         key = (folder / "data" / "admin.key").read_text().strip()

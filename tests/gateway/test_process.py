@@ -15,8 +15,9 @@ import pytest
 import websockets
 from google.rpc import status_pb2
 
+from agent_orchestration.environment import PREFIX, CannotStart
 from agent_orchestration.v1 import relay_pb2
-from ao_gateway import listening, settings
+from ao_gateway import listening
 from tests.gateway.conftest import DEADLINE
 from tests.gateway.scripted import GATEWAY_KEY, ScriptedServer
 
@@ -25,8 +26,8 @@ SECONDS_TO_REFUSE = 5.0
 
 @asynccontextmanager
 async def started(*options: str, **variables: str) -> AsyncGenerator[Process]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(settings.PREFIX)}
-    environment |= {settings.PREFIX + name: value for name, value in variables.items()}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    environment |= {PREFIX + name: value for name, value in variables.items()}
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "ao_gateway", *options, stdout=PIPE, stderr=PIPE, env=environment
     )
@@ -164,7 +165,7 @@ def test_port_0_is_the_same_free_port_on_both_loopbacks() -> None:
         assert len(sockets) == (2 if has_ipv6() else 1)
         port = sockets[0].getsockname()[1]
         assert listening.url(sockets[0]) == f"http://127.0.0.1:{port}/v1"
-        with pytest.raises(settings.CannotStart, match="taken"):
+        with pytest.raises(CannotStart, match="taken"):
             listening.listen("127.0.0.1", port)
     finally:
         for each in sockets:

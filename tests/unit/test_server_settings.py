@@ -1,5 +1,6 @@
 import pytest
 
+from agent_orchestration.environment import PREFIX
 from ao_server import settings
 from ao_server.errors import CannotStart
 
@@ -10,7 +11,7 @@ def read(**environment: str) -> settings.Settings:
         grpc_port=0,
         data_dir="folder",
         database_url=None,
-        environment={settings.PREFIX + name: value for name, value in environment.items()},
+        environment={PREFIX + name: value for name, value in environment.items()},
     )
 
 
@@ -39,7 +40,7 @@ def test_a_bad_setting_is_refused_in_one_line_that_names_it_and_not_its_value(na
     with pytest.raises(CannotStart) as refusal:
         read(**{name: value})
     text = str(refusal.value)
-    assert settings.PREFIX + name in text
+    assert PREFIX + name in text
     assert "\n" not in text
     assert len(value) < 3 or value not in text
 

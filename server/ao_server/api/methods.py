@@ -6,6 +6,7 @@ A method reached over gRPC and one reached through the relay pass the same check
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from functools import cache
 from typing import Any, Final
 
 import grpc
@@ -74,11 +75,6 @@ class Methods:
         self._stopping = True
         for task in self._streams:
             task.cancel()
-
-    @property
-    def open_streams(self) -> int:
-        """How many streams are open."""
-        return len(self._streams)
 
     async def _unary(
         self,
@@ -163,6 +159,7 @@ def _metadata(context: Any) -> Metadata:
     return {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
 
 
+@cache
 def _audience(method: str) -> int:
     service, name = method.removeprefix("/").split("/")
     found = descriptor_pool.Default().FindServiceByName(service).methods_by_name[name]

@@ -53,11 +53,6 @@ class TaskFilter:
     id_before: str | None = None
 
 
-async def exists(reader: Reader, project_id: str, task_id: str) -> rows.Task | None:
-    """The bare task row."""
-    return await reader.one(rows.Task, _TASK.project_id == project_id, _TASK.id == task_id)
-
-
 async def detail(reader: Reader, project_id: str, task_id: str) -> TaskDetail | None:
     """One task with its payload, its result and its last log lines, all of one moment."""
     async with reader.connect() as connection:

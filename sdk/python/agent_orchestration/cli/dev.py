@@ -6,8 +6,9 @@ from typing import Final, NoReturn
 
 import click
 
-LOG_LEVELS: Final = ("debug", "info", "warning", "error")
-LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
+from agent_orchestration import logs
+from agent_orchestration.environment import CannotStart, check_host
+
 PORT: Final = click.IntRange(0, 65535)
 
 
@@ -17,7 +18,7 @@ PORT: Final = click.IntRange(0, 65535)
 @click.option("--grpc-port", default=50051, show_default=True, type=PORT, help="gRPC; 0: a free one.")
 @click.option("--data-dir", help="Folder of the database and keys.  [default: .ao]")
 @click.option("--database-url", help="postgresql://... or sqlite:///PATH.  [default: ao.db in the data folder]")
-@click.option("--log-level", default="info", show_default=True, type=click.Choice(LOG_LEVELS))
+@click.option("--log-level", default="info", show_default=True, type=click.Choice(logs.LEVELS))
 @click.option("--insecure", is_flag=True, help="Listen beyond this machine without TLS.")
 def dev(
     host: str,
@@ -32,8 +33,6 @@ def dev(
     from agent_orchestration.cli.ports import PortTaken
     from agent_orchestration.cli.stack import Options, Stack
 
-    if host not in LOOPBACK and not insecure:
-        _fail(f"--host {host} is reachable from other machines: it needs --insecure")
     if port == grpc_port != 0:
         _fail("--port and --grpc-port must differ")
     common = ["--log-level", log_level]
@@ -43,8 +42,9 @@ def dev(
         common += ["--data-dir", data_dir]
     server = ["--database-url", database_url] if database_url is not None else []
     try:
+        check_host(host, insecure=insecure)
         stack = Stack(Options(host, port, grpc_port, common, server))
-    except PortTaken as problem:
+    except (CannotStart, PortTaken) as problem:
         _fail(str(problem))
     sys.exit(asyncio.run(stack.run()))
 

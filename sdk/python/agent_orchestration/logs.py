@@ -2,8 +2,9 @@
 
 import logging
 import sys
+from typing import Final
 
-import structlog
+LEVELS: Final = ("debug", "info", "warning", "error")
 
 
 def configure(level: str) -> None:
@@ -11,6 +12,9 @@ def configure(level: str) -> None:
 
     uvicorn's own lines below WARNING hold whole URLs, and so may hold what a client put there by mistake.
     """
+    # With the `server` extra alone, and only when a half starts.
+    import structlog
+
     number = logging.getLevelNamesMapping()[level.upper()]
     logging.basicConfig(
         stream=sys.stderr, level=max(number, logging.WARNING), format="%(levelname)s %(name)s %(message)s"

@@ -1,0 +1,46 @@
+"""How the halves of the control plane are told things from outside, and what they refuse before they start."""
+
+from collections.abc import Mapping
+from typing import Final
+
+PREFIX: Final = "AGENT_ORCHESTRATION_"
+LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
+MIN_KEY_LENGTH: Final = 8
+
+
+class CannotStart(Exception):
+    """A reason not to start that only the operator can remove: one line, which names the option or variable that is
+    wrong and never holds a secret.
+    """
+
+
+def value(environment: Mapping[str, str], name: str) -> str | None:
+    """The variable `PREFIX + name`, trimmed: values read from files made elsewhere end in CR or LF."""
+    given = environment.get(PREFIX + name)
+    return given.strip() if given is not None else None
+
+
+def secret(environment: Mapping[str, str], name: str) -> str | None:
+    """A key of at least 8 printable ASCII characters, None when the variable is not set. CannotStart for any other."""
+    given = value(environment, name)
+    if given is None:
+        return None
+    if len(given) < MIN_KEY_LENGTH:
+        raise CannotStart(f"{PREFIX}{name} must have at least {MIN_KEY_LENGTH} characters")
+    if not all("!" <= character <= "~" for character in given):
+        raise CannotStart(f"{PREFIX}{name} must be printable ASCII without spaces")
+    return given
+
+
+def check_rate_limits(environment: Mapping[str, str]) -> None:
+    """The limits do not exist yet; their variables are checked already. CannotStart when one is not a number."""
+    for name in ("RATE_LIMIT_PER_HOUR", "RATE_LIMIT_PER_MINUTE"):
+        given = value(environment, name)
+        if given is not None and not (given.isascii() and given.isdigit()):
+            raise CannotStart(f"{PREFIX}{name} must be a whole number, 0 or more")
+
+
+def check_host(host: str, *, insecure: bool) -> None:
+    """CannotStart for an address that other machines can reach, unless the operator says `--insecure`."""
+    if host not in LOOPBACK and not insecure:
+        raise CannotStart(f"--host {host} is reachable from other machines: it needs --insecure")
