@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from agent_orchestration.v1 import runners_pb2
+from agent_orchestration.v1 import agents_pb2, runners_pb2
 from agent_runner import clock, outcomes
 from agent_runner.attempts import AsyncAttempt, Attempt, Handler, ThreadAttempt, UserLoop, is_async
 from agent_runner.held import Held
@@ -71,7 +71,7 @@ class Instance:
             type=me.type,
             name=me.name,
             instance_id=self._id,
-            task_types=[runners_pb2.TaskType(name=name) for name in me.handlers],
+            task_types=[agents_pb2.TaskType(name=name) for name in me.handlers],
             held=self.held.messages(),
             configuration=me.configuration,
             environment=me.environment,

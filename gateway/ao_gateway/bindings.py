@@ -60,10 +60,10 @@ def message_class(descriptor: Descriptor) -> type[Message]:
 
 def _of_method(method: MethodDescriptor) -> Iterator[Binding]:
     rule = _http_rule(method)
-    if rule.WhichOneof("pattern") is None:
+    if rule.WhichOneof("pattern") is None or method.server_streaming:
         return
-    if method.client_streaming or method.server_streaming:
-        raise BadBinding(f"{method.full_name}: only unary RPCs can have routes")
+    if method.client_streaming:
+        raise BadBinding(f"{method.full_name}: a stream of requests cannot have a route")
     for each in (rule, *rule.additional_bindings):
         binding = _of_rule(method, each)
         _check(binding)

@@ -88,7 +88,7 @@ class RawRunner:
     ) -> None:
         await self.send(
             hello=runners_pb2.Hello(
-                task_types=[runners_pb2.TaskType(name=name) for name in types],
+                task_types=[agents_pb2.TaskType(name=name) for name in types],
                 held=[attempt(*each) for each in held],
                 **fields,
             )

@@ -50,6 +50,31 @@ class AgentServiceStub(object):
                 request_serializer=agent__orchestration_dot_v1_dot_agents__pb2.ListAgentsRequest.SerializeToString,
                 response_deserializer=agent__orchestration_dot_v1_dot_agents__pb2.ListAgentsResponse.FromString,
                 _registered_method=True)
+        self.UpdateAgent = channel.unary_unary(
+                '/agent_orchestration.v1.AgentService/UpdateAgent',
+                request_serializer=agent__orchestration_dot_v1_dot_agents__pb2.UpdateAgentRequest.SerializeToString,
+                response_deserializer=agent__orchestration_dot_v1_dot_agents__pb2.UpdateAgentResponse.FromString,
+                _registered_method=True)
+        self.DeleteAgent = channel.unary_unary(
+                '/agent_orchestration.v1.AgentService/DeleteAgent',
+                request_serializer=agent__orchestration_dot_v1_dot_agents__pb2.DeleteAgentRequest.SerializeToString,
+                response_deserializer=agent__orchestration_dot_v1_dot_agents__pb2.DeleteAgentResponse.FromString,
+                _registered_method=True)
+        self.PauseAgent = channel.unary_unary(
+                '/agent_orchestration.v1.AgentService/PauseAgent',
+                request_serializer=agent__orchestration_dot_v1_dot_agents__pb2.PauseAgentRequest.SerializeToString,
+                response_deserializer=agent__orchestration_dot_v1_dot_agents__pb2.PauseAgentResponse.FromString,
+                _registered_method=True)
+        self.DrainAgent = channel.unary_unary(
+                '/agent_orchestration.v1.AgentService/DrainAgent',
+                request_serializer=agent__orchestration_dot_v1_dot_agents__pb2.DrainAgentRequest.SerializeToString,
+                response_deserializer=agent__orchestration_dot_v1_dot_agents__pb2.DrainAgentResponse.FromString,
+                _registered_method=True)
+        self.ResumeAgent = channel.unary_unary(
+                '/agent_orchestration.v1.AgentService/ResumeAgent',
+                request_serializer=agent__orchestration_dot_v1_dot_agents__pb2.ResumeAgentRequest.SerializeToString,
+                response_deserializer=agent__orchestration_dot_v1_dot_agents__pb2.ResumeAgentResponse.FromString,
+                _registered_method=True)
 
 
 class AgentServiceServicer(object):
@@ -79,6 +104,43 @@ class AgentServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpdateAgent(self, request, context):
+        """Changes what is given and leaves the rest. `configuration` is merged by its top-level keys. Connected processes are
+        told of it at once.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteAgent(self, request, context):
+        """Deletes an agent for good. Its pending and running tasks become `cancelled` with the code `agent_deleted`; finished
+        ones stay. Its processes are told and end.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PauseAgent(self, request, context):
+        """From now on the agent gets no new tasks; running ones go on. It lasts until ResumeAgent, restarts included.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DrainAgent(self, request, context):
+        """As PauseAgent, for good-bye: `health.status` is `draining` while tasks run and `drained` once none does.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeAgent(self, request, context):
+        """Ends a pause or a drain.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AgentServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -96,6 +158,31 @@ def add_AgentServiceServicer_to_server(servicer, server):
                     servicer.ListAgents,
                     request_deserializer=agent__orchestration_dot_v1_dot_agents__pb2.ListAgentsRequest.FromString,
                     response_serializer=agent__orchestration_dot_v1_dot_agents__pb2.ListAgentsResponse.SerializeToString,
+            ),
+            'UpdateAgent': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateAgent,
+                    request_deserializer=agent__orchestration_dot_v1_dot_agents__pb2.UpdateAgentRequest.FromString,
+                    response_serializer=agent__orchestration_dot_v1_dot_agents__pb2.UpdateAgentResponse.SerializeToString,
+            ),
+            'DeleteAgent': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteAgent,
+                    request_deserializer=agent__orchestration_dot_v1_dot_agents__pb2.DeleteAgentRequest.FromString,
+                    response_serializer=agent__orchestration_dot_v1_dot_agents__pb2.DeleteAgentResponse.SerializeToString,
+            ),
+            'PauseAgent': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseAgent,
+                    request_deserializer=agent__orchestration_dot_v1_dot_agents__pb2.PauseAgentRequest.FromString,
+                    response_serializer=agent__orchestration_dot_v1_dot_agents__pb2.PauseAgentResponse.SerializeToString,
+            ),
+            'DrainAgent': grpc.unary_unary_rpc_method_handler(
+                    servicer.DrainAgent,
+                    request_deserializer=agent__orchestration_dot_v1_dot_agents__pb2.DrainAgentRequest.FromString,
+                    response_serializer=agent__orchestration_dot_v1_dot_agents__pb2.DrainAgentResponse.SerializeToString,
+            ),
+            'ResumeAgent': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeAgent,
+                    request_deserializer=agent__orchestration_dot_v1_dot_agents__pb2.ResumeAgentRequest.FromString,
+                    response_serializer=agent__orchestration_dot_v1_dot_agents__pb2.ResumeAgentResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -180,6 +267,141 @@ class AgentService(object):
             '/agent_orchestration.v1.AgentService/ListAgents',
             agent__orchestration_dot_v1_dot_agents__pb2.ListAgentsRequest.SerializeToString,
             agent__orchestration_dot_v1_dot_agents__pb2.ListAgentsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateAgent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agent_orchestration.v1.AgentService/UpdateAgent',
+            agent__orchestration_dot_v1_dot_agents__pb2.UpdateAgentRequest.SerializeToString,
+            agent__orchestration_dot_v1_dot_agents__pb2.UpdateAgentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteAgent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agent_orchestration.v1.AgentService/DeleteAgent',
+            agent__orchestration_dot_v1_dot_agents__pb2.DeleteAgentRequest.SerializeToString,
+            agent__orchestration_dot_v1_dot_agents__pb2.DeleteAgentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseAgent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agent_orchestration.v1.AgentService/PauseAgent',
+            agent__orchestration_dot_v1_dot_agents__pb2.PauseAgentRequest.SerializeToString,
+            agent__orchestration_dot_v1_dot_agents__pb2.PauseAgentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DrainAgent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agent_orchestration.v1.AgentService/DrainAgent',
+            agent__orchestration_dot_v1_dot_agents__pb2.DrainAgentRequest.SerializeToString,
+            agent__orchestration_dot_v1_dot_agents__pb2.DrainAgentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeAgent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agent_orchestration.v1.AgentService/ResumeAgent',
+            agent__orchestration_dot_v1_dot_agents__pb2.ResumeAgentRequest.SerializeToString,
+            agent__orchestration_dot_v1_dot_agents__pb2.ResumeAgentResponse.FromString,
             options,
             channel_credentials,
             insecure,

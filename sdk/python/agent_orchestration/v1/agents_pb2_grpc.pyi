@@ -42,6 +42,20 @@ class AgentServiceStub:
     """Shows one agent. NOT_FOUND when no such agent exists."""
     ListAgents: _grpc.UnaryUnaryMultiCallable[_agents_pb2.ListAgentsRequest, _agents_pb2.ListAgentsResponse]
     """Lists agents, newest first."""
+    UpdateAgent: _grpc.UnaryUnaryMultiCallable[_agents_pb2.UpdateAgentRequest, _agents_pb2.UpdateAgentResponse]
+    """Changes what is given and leaves the rest. `configuration` is merged by its top-level keys. Connected processes are
+    told of it at once.
+    """
+    DeleteAgent: _grpc.UnaryUnaryMultiCallable[_agents_pb2.DeleteAgentRequest, _agents_pb2.DeleteAgentResponse]
+    """Deletes an agent for good. Its pending and running tasks become `cancelled` with the code `agent_deleted`; finished
+    ones stay. Its processes are told and end.
+    """
+    PauseAgent: _grpc.UnaryUnaryMultiCallable[_agents_pb2.PauseAgentRequest, _agents_pb2.PauseAgentResponse]
+    """From now on the agent gets no new tasks; running ones go on. It lasts until ResumeAgent, restarts included."""
+    DrainAgent: _grpc.UnaryUnaryMultiCallable[_agents_pb2.DrainAgentRequest, _agents_pb2.DrainAgentResponse]
+    """As PauseAgent, for good-bye: `health.status` is `draining` while tasks run and `drained` once none does."""
+    ResumeAgent: _grpc.UnaryUnaryMultiCallable[_agents_pb2.ResumeAgentRequest, _agents_pb2.ResumeAgentResponse]
+    """Ends a pause or a drain."""
 
 @_typing.type_check_only
 class AgentServiceAsyncStub(AgentServiceStub):
@@ -57,6 +71,20 @@ class AgentServiceAsyncStub(AgentServiceStub):
     """Shows one agent. NOT_FOUND when no such agent exists."""
     ListAgents: _aio.UnaryUnaryMultiCallable[_agents_pb2.ListAgentsRequest, _agents_pb2.ListAgentsResponse]  # type: ignore[assignment]
     """Lists agents, newest first."""
+    UpdateAgent: _aio.UnaryUnaryMultiCallable[_agents_pb2.UpdateAgentRequest, _agents_pb2.UpdateAgentResponse]  # type: ignore[assignment]
+    """Changes what is given and leaves the rest. `configuration` is merged by its top-level keys. Connected processes are
+    told of it at once.
+    """
+    DeleteAgent: _aio.UnaryUnaryMultiCallable[_agents_pb2.DeleteAgentRequest, _agents_pb2.DeleteAgentResponse]  # type: ignore[assignment]
+    """Deletes an agent for good. Its pending and running tasks become `cancelled` with the code `agent_deleted`; finished
+    ones stay. Its processes are told and end.
+    """
+    PauseAgent: _aio.UnaryUnaryMultiCallable[_agents_pb2.PauseAgentRequest, _agents_pb2.PauseAgentResponse]  # type: ignore[assignment]
+    """From now on the agent gets no new tasks; running ones go on. It lasts until ResumeAgent, restarts included."""
+    DrainAgent: _aio.UnaryUnaryMultiCallable[_agents_pb2.DrainAgentRequest, _agents_pb2.DrainAgentResponse]  # type: ignore[assignment]
+    """As PauseAgent, for good-bye: `health.status` is `draining` while tasks run and `drained` once none does."""
+    ResumeAgent: _aio.UnaryUnaryMultiCallable[_agents_pb2.ResumeAgentRequest, _agents_pb2.ResumeAgentResponse]  # type: ignore[assignment]
+    """Ends a pause or a drain."""
 
 class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
     """Registers agents and shows them. A process connects as one of them through RunnerService."""
@@ -87,5 +115,49 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_agents_pb2.ListAgentsResponse, _abc.Awaitable[_agents_pb2.ListAgentsResponse]]:
         """Lists agents, newest first."""
+
+    @_abc_1.abstractmethod
+    def UpdateAgent(
+        self,
+        request: _agents_pb2.UpdateAgentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agents_pb2.UpdateAgentResponse, _abc.Awaitable[_agents_pb2.UpdateAgentResponse]]:
+        """Changes what is given and leaves the rest. `configuration` is merged by its top-level keys. Connected processes are
+        told of it at once.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteAgent(
+        self,
+        request: _agents_pb2.DeleteAgentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agents_pb2.DeleteAgentResponse, _abc.Awaitable[_agents_pb2.DeleteAgentResponse]]:
+        """Deletes an agent for good. Its pending and running tasks become `cancelled` with the code `agent_deleted`; finished
+        ones stay. Its processes are told and end.
+        """
+
+    @_abc_1.abstractmethod
+    def PauseAgent(
+        self,
+        request: _agents_pb2.PauseAgentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agents_pb2.PauseAgentResponse, _abc.Awaitable[_agents_pb2.PauseAgentResponse]]:
+        """From now on the agent gets no new tasks; running ones go on. It lasts until ResumeAgent, restarts included."""
+
+    @_abc_1.abstractmethod
+    def DrainAgent(
+        self,
+        request: _agents_pb2.DrainAgentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agents_pb2.DrainAgentResponse, _abc.Awaitable[_agents_pb2.DrainAgentResponse]]:
+        """As PauseAgent, for good-bye: `health.status` is `draining` while tasks run and `drained` once none does."""
+
+    @_abc_1.abstractmethod
+    def ResumeAgent(
+        self,
+        request: _agents_pb2.ResumeAgentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agents_pb2.ResumeAgentResponse, _abc.Awaitable[_agents_pb2.ResumeAgentResponse]]:
+        """Ends a pause or a drain."""
 
 def add_AgentServiceServicer_to_server(servicer: AgentServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

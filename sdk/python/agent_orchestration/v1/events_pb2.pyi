@@ -66,7 +66,13 @@ class _EventTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventType.V
     EVENT_TYPE_TASK_CANCELLED: _EventType.ValueType  # 8
     EVENT_TYPE_SYSTEM_ALERT: _EventType.ValueType  # 9
     EVENT_TYPE_TASK_REQUEUED: _EventType.ValueType  # 10
-    """The attempt was lost or handed back; the task is pending again."""
+    """The attempt was lost, handed back, or failed and will be retried; the task is pending again."""
+    EVENT_TYPE_TASK_CANCEL_REQUESTED: _EventType.ValueType  # 11
+    """A running task was asked to stop."""
+    EVENT_TYPE_AGENT_CREATED: _EventType.ValueType  # 12
+    EVENT_TYPE_AGENT_UPDATED: _EventType.ValueType  # 13
+    """Its name, configuration or environment changed, or it was paused, drained or resumed."""
+    EVENT_TYPE_AGENT_DELETED: _EventType.ValueType  # 14
 
 class EventType(_EventType, metaclass=_EventTypeEnumTypeWrapper): ...
 
@@ -82,7 +88,13 @@ EVENT_TYPE_TASK_FAILED: EventType.ValueType  # 7
 EVENT_TYPE_TASK_CANCELLED: EventType.ValueType  # 8
 EVENT_TYPE_SYSTEM_ALERT: EventType.ValueType  # 9
 EVENT_TYPE_TASK_REQUEUED: EventType.ValueType  # 10
-"""The attempt was lost or handed back; the task is pending again."""
+"""The attempt was lost, handed back, or failed and will be retried; the task is pending again."""
+EVENT_TYPE_TASK_CANCEL_REQUESTED: EventType.ValueType  # 11
+"""A running task was asked to stop."""
+EVENT_TYPE_AGENT_CREATED: EventType.ValueType  # 12
+EVENT_TYPE_AGENT_UPDATED: EventType.ValueType  # 13
+"""Its name, configuration or environment changed, or it was paused, drained or resumed."""
+EVENT_TYPE_AGENT_DELETED: EventType.ValueType  # 14
 Global___EventType: _TypeAlias = EventType  # noqa: Y015
 
 class _AlertSeverity:
@@ -120,7 +132,8 @@ class Event(_message.Message):
     SYSTEM_ALERT_FIELD_NUMBER: _builtins.int
     cursor: _builtins.str
     """Position in the project's feed: opaque, given back as `after` to resume behind this event. Gateways, not clients,
-    may rely on this: as text, the cursors of one feed sort in the order of their events.
+    may rely on this: as text, the cursors of one feed sort in the order of their events. Empty for an alert that the
+    store cannot take yet: it comes again, with a cursor, once it could be written.
     """
     type: Global___EventType.ValueType
     channel: Global___Channel.ValueType
@@ -138,7 +151,9 @@ class Event(_message.Message):
     @_builtins.property
     def task_log(self) -> Global___TaskLog: ...
     @_builtins.property
-    def agent_status_change(self) -> Global___AgentStatusChange: ...
+    def agent_status_change(self) -> Global___AgentStatusChange:
+        """For `agent_*`."""
+
     @_builtins.property
     def system_alert(self) -> Global___SystemAlert: ...
     def __init__(
@@ -247,11 +262,14 @@ class SystemAlert(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     SINCE_FIELD_NUMBER: _builtins.int
     code: _builtins.str
-    """A stable word."""
+    """A stable word: `store_unavailable`, `disk_almost_full`, `agent_error`."""
     severity: Global___AlertSeverity.ValueType
+    """`info` when the condition is over."""
     message: _builtins.str
     @_builtins.property
-    def since(self) -> _timestamp_pb2.Timestamp: ...
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """When the condition began."""
+
     def __init__(
         self,
         *,

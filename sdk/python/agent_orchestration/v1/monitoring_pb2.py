@@ -28,7 +28,7 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'agent_orchestration/v1/monitoring.proto\x12\x16\x61gent_orchestration.v1\x1a#agent_orchestration/v1/events.proto\x1a$agent_orchestration/v1/options.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n\x10GetHealthRequest\"\xe9\x01\n\x11GetHealthResponse\x12\x34\n\x06status\x18\x01 \x01(\x0e\x32$.agent_orchestration.v1.SystemStatus\x12-\n\ttimestamp\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x37\n\x08services\x18\x03 \x01(\x0b\x32%.agent_orchestration.v1.ServiceHealth\x12\x36\n\x07metrics\x18\x04 \x01(\x0b\x32%.agent_orchestration.v1.SystemMetrics\"\xc0\x01\n\rServiceHealth\x12\x38\n\x08\x64\x61tabase\x18\x01 \x01(\x0b\x32&.agent_orchestration.v1.DatabaseHealth\x12\x32\n\x05redis\x18\x02 \x01(\x0b\x32#.agent_orchestration.v1.RedisHealth\x12\x41\n\rmessage_queue\x18\x03 \x01(\x0b\x32*.agent_orchestration.v1.MessageQueueHealth\"]\n\x0e\x44\x61tabaseHealth\x12\x34\n\x06status\x18\x01 \x01(\x0e\x32$.agent_orchestration.v1.SystemStatus\x12\x15\n\rresponse_time\x18\x02 \x01(\x01\"q\n\x0bRedisHealth\x12\x34\n\x06status\x18\x01 \x01(\x0e\x32$.agent_orchestration.v1.SystemStatus\x12\x1a\n\rresponse_time\x18\x02 \x01(\x01H\x00\x88\x01\x01\x42\x10\n\x0e_response_time\"d\n\x12MessageQueueHealth\x12\x34\n\x06status\x18\x01 \x01(\x0e\x32$.agent_orchestration.v1.SystemStatus\x12\x18\n\x10pending_messages\x18\x02 \x01(\x03\"\x9b\x01\n\rSystemMetrics\x12\x15\n\ractive_agents\x18\x01 \x01(\x03\x12\x15\n\rrunning_tasks\x18\x02 \x01(\x03\x12\x1d\n\x15\x63ompleted_tasks_today\x18\x03 \x01(\x03\x12\x13\n\x0bsystem_load\x18\x04 \x01(\x01\x12\x14\n\x0cmemory_usage\x18\x05 \x01(\x01\x12\x12\n\ndisk_usage\x18\x06 \x01(\x01\"{\n\x12WatchEventsRequest\x12\x1d\n\x05\x61\x66ter\x18\x01 \x01(\tB\t\x8a\xb5\x18\x05\x10\x01\x18\xc8\x01H\x00\x88\x01\x01\x12<\n\x07\x66ilters\x18\x02 \x03(\x0b\x32#.agent_orchestration.v1.EventFilterB\x06\x8a\xb5\x18\x02\x30\x64\x42\x08\n\x06_after\"T\n\x13WatchEventsResponse\x12-\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1d.agent_orchestration.v1.Event\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t*\xaa\x01\n\x0cSystemStatus\x12\x1d\n\x19SYSTEM_STATUS_UNSPECIFIED\x10\x00\x12\x19\n\x15SYSTEM_STATUS_HEALTHY\x10\x01\x12\x1a\n\x16SYSTEM_STATUS_DEGRADED\x10\x02\x12\"\n\x17SYSTEM_STATUS_UNHEALTHY\x10\x03\x1a\x05\xa8\xb6\x18\xf7\x03\x12 \n\x1cSYSTEM_STATUS_NOT_CONFIGURED\x10\x04\x32\xf9\x01\n\x11MonitoringService\x12t\n\tGetHealth\x12(.agent_orchestration.v1.GetHealthRequest\x1a).agent_orchestration.v1.GetHealthResponse\"\x12\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/health\x12n\n\x0bWatchEvents\x12*.agent_orchestration.v1.WatchEventsRequest\x1a+.agent_orchestration.v1.WatchEventsResponse\"\x04\xe0\xb5\x18\x02\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'agent_orchestration/v1/monitoring.proto\x12\x16\x61gent_orchestration.v1\x1a#agent_orchestration/v1/events.proto\x1a$agent_orchestration/v1/options.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n\x10GetHealthRequest\"\xe9\x01\n\x11GetHealthResponse\x12\x34\n\x06status\x18\x01 \x01(\x0e\x32$.agent_orchestration.v1.SystemStatus\x12-\n\ttimestamp\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x37\n\x08services\x18\x03 \x01(\x0b\x32%.agent_orchestration.v1.ServiceHealth\x12\x36\n\x07metrics\x18\x04 \x01(\x0b\x32%.agent_orchestration.v1.SystemMetrics\"\xc0\x01\n\rServiceHealth\x12\x38\n\x08\x64\x61tabase\x18\x01 \x01(\x0b\x32&.agent_orchestration.v1.DatabaseHealth\x12\x32\n\x05redis\x18\x02 \x01(\x0b\x32#.agent_orchestration.v1.RedisHealth\x12\x41\n\rmessage_queue\x18\x03 \x01(\x0b\x32*.agent_orchestration.v1.MessageQueueHealth\"]\n\x0e\x44\x61tabaseHealth\x12\x34\n\x06status\x18\x01 \x01(\x0e\x32$.agent_orchestration.v1.SystemStatus\x12\x15\n\rresponse_time\x18\x02 \x01(\x01\"q\n\x0bRedisHealth\x12\x34\n\x06status\x18\x01 \x01(\x0e\x32$.agent_orchestration.v1.SystemStatus\x12\x1a\n\rresponse_time\x18\x02 \x01(\x01H\x00\x88\x01\x01\x42\x10\n\x0e_response_time\"d\n\x12MessageQueueHealth\x12\x34\n\x06status\x18\x01 \x01(\x0e\x32$.agent_orchestration.v1.SystemStatus\x12\x18\n\x10pending_messages\x18\x02 \x01(\x03\"\x9b\x01\n\rSystemMetrics\x12\x15\n\ractive_agents\x18\x01 \x01(\x03\x12\x15\n\rrunning_tasks\x18\x02 \x01(\x03\x12\x1d\n\x15\x63ompleted_tasks_today\x18\x03 \x01(\x03\x12\x13\n\x0bsystem_load\x18\x04 \x01(\x01\x12\x14\n\x0cmemory_usage\x18\x05 \x01(\x01\x12\x12\n\ndisk_usage\x18\x06 \x01(\x01\"\x93\x01\n\x11GetMetricsRequest\x12\x33\n\x06period\x18\x01 \x01(\x0e\x32\x1e.agent_orchestration.v1.PeriodH\x00\x88\x01\x01\x12\x33\n\x06metric\x18\x02 \x01(\x0e\x32\x1e.agent_orchestration.v1.MetricH\x01\x88\x01\x01\x42\t\n\x07_periodB\t\n\x07_metric\"I\n\x12GetMetricsResponse\x12\x33\n\x04\x64\x61ta\x18\x01 \x01(\x0b\x32%.agent_orchestration.v1.MetricsReport\"q\n\rMetricsReport\x12.\n\x06period\x18\x01 \x01(\x0e\x32\x1e.agent_orchestration.v1.Period\x12\x30\n\x07metrics\x18\x02 \x01(\x0b\x32\x1f.agent_orchestration.v1.Metrics\"\xc4\x01\n\x07Metrics\x12\x42\n\x14task_completion_rate\x18\x01 \x01(\x0b\x32$.agent_orchestration.v1.MetricSeries\x12;\n\rresponse_time\x18\x02 \x01(\x0b\x32$.agent_orchestration.v1.MetricSeries\x12\x38\n\nerror_rate\x18\x03 \x01(\x0b\x32$.agent_orchestration.v1.MetricSeries\"I\n\x0cMetricSeries\x12\x33\n\x06points\x18\x01 \x03(\x0b\x32#.agent_orchestration.v1.MetricPoint:\x04\xf8\xb6\x18\x01\"K\n\x0bMetricPoint\x12-\n\ttimestamp\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05value\x18\x02 \x01(\x01\"\x9e\x02\n\x12WatchEventsRequest\x12\x1d\n\x05\x61\x66ter\x18\x01 \x01(\tB\t\x8a\xb5\x18\x05\x10\x01\x18\xc8\x01H\x00\x88\x01\x01\x12<\n\x07\x66ilters\x18\x02 \x03(\x0b\x32#.agent_orchestration.v1.EventFilterB\x06\x8a\xb5\x18\x02\x30\x64\x12\x35\n\x07\x63hannel\x18\x03 \x01(\x0e\x32\x1f.agent_orchestration.v1.ChannelH\x01\x88\x01\x01\x12\"\n\x08\x61gent_id\x18\x04 \x01(\tB\x0b\x8a\xb5\x18\x07\x10\x01\x18\xc8\x01\x38\x01H\x02\x88\x01\x01\x12!\n\x07task_id\x18\x05 \x01(\tB\x0b\x8a\xb5\x18\x07\x10\x01\x18\xc8\x01\x38\x01H\x03\x88\x01\x01\x42\x08\n\x06_afterB\n\n\x08_channelB\x0b\n\t_agent_idB\n\n\x08_task_id\"T\n\x13WatchEventsResponse\x12-\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1d.agent_orchestration.v1.Event\x12\x0e\n\x06\x63ursor\x18\x02 \x01(\t*\xaa\x01\n\x0cSystemStatus\x12\x1d\n\x19SYSTEM_STATUS_UNSPECIFIED\x10\x00\x12\x19\n\x15SYSTEM_STATUS_HEALTHY\x10\x01\x12\x1a\n\x16SYSTEM_STATUS_DEGRADED\x10\x02\x12\"\n\x17SYSTEM_STATUS_UNHEALTHY\x10\x03\x1a\x05\xa8\xb6\x18\xf7\x03\x12 \n\x1cSYSTEM_STATUS_NOT_CONFIGURED\x10\x04*^\n\x06Period\x12\x16\n\x12PERIOD_UNSPECIFIED\x10\x00\x12\r\n\tPERIOD_1H\x10\x01\x12\x0e\n\nPERIOD_24H\x10\x02\x12\r\n\tPERIOD_7D\x10\x03\x12\x0e\n\nPERIOD_30D\x10\x04*r\n\x06Metric\x12\x16\n\x12METRIC_UNSPECIFIED\x10\x00\x12\x1f\n\x1bMETRIC_TASK_COMPLETION_RATE\x10\x01\x12\x18\n\x14METRIC_RESPONSE_TIME\x10\x02\x12\x15\n\x11METRIC_ERROR_RATE\x10\x03\x32\x86\x03\n\x11MonitoringService\x12t\n\tGetHealth\x12(.agent_orchestration.v1.GetHealthRequest\x1a).agent_orchestration.v1.GetHealthResponse\"\x12\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/health\x12x\n\nGetMetrics\x12).agent_orchestration.v1.GetMetricsRequest\x1a*.agent_orchestration.v1.GetMetricsResponse\"\x13\x82\xd3\xe4\x93\x02\r\x12\x0b/v1/metrics\x12\x80\x01\n\x0bWatchEvents\x12*.agent_orchestration.v1.WatchEventsRequest\x1a+.agent_orchestration.v1.WatchEventsResponse\"\x16\xe0\xb5\x18\x02\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/events0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,16 +37,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SYSTEMSTATUS'].values_by_name["SYSTEM_STATUS_UNHEALTHY"]._loaded_options = None
   _globals['_SYSTEMSTATUS'].values_by_name["SYSTEM_STATUS_UNHEALTHY"]._serialized_options = b'\250\266\030\367\003'
+  _globals['_METRICSERIES']._loaded_options = None
+  _globals['_METRICSERIES']._serialized_options = b'\370\266\030\001'
   _globals['_WATCHEVENTSREQUEST'].fields_by_name['after']._loaded_options = None
   _globals['_WATCHEVENTSREQUEST'].fields_by_name['after']._serialized_options = b'\212\265\030\005\020\001\030\310\001'
   _globals['_WATCHEVENTSREQUEST'].fields_by_name['filters']._loaded_options = None
   _globals['_WATCHEVENTSREQUEST'].fields_by_name['filters']._serialized_options = b'\212\265\030\0020d'
+  _globals['_WATCHEVENTSREQUEST'].fields_by_name['agent_id']._loaded_options = None
+  _globals['_WATCHEVENTSREQUEST'].fields_by_name['agent_id']._serialized_options = b'\212\265\030\007\020\001\030\310\0018\001'
+  _globals['_WATCHEVENTSREQUEST'].fields_by_name['task_id']._loaded_options = None
+  _globals['_WATCHEVENTSREQUEST'].fields_by_name['task_id']._serialized_options = b'\212\265\030\007\020\001\030\310\0018\001'
   _globals['_MONITORINGSERVICE'].methods_by_name['GetHealth']._loaded_options = None
   _globals['_MONITORINGSERVICE'].methods_by_name['GetHealth']._serialized_options = b'\202\323\344\223\002\014\022\n/v1/health'
+  _globals['_MONITORINGSERVICE'].methods_by_name['GetMetrics']._loaded_options = None
+  _globals['_MONITORINGSERVICE'].methods_by_name['GetMetrics']._serialized_options = b'\202\323\344\223\002\r\022\013/v1/metrics'
   _globals['_MONITORINGSERVICE'].methods_by_name['WatchEvents']._loaded_options = None
-  _globals['_MONITORINGSERVICE'].methods_by_name['WatchEvents']._serialized_options = b'\340\265\030\002'
-  _globals['_SYSTEMSTATUS']._serialized_start=1338
-  _globals['_SYSTEMSTATUS']._serialized_end=1508
+  _globals['_MONITORINGSERVICE'].methods_by_name['WatchEvents']._serialized_options = b'\340\265\030\002\202\323\344\223\002\014\022\n/v1/events'
+  _globals['_SYSTEMSTATUS']._serialized_start=2193
+  _globals['_SYSTEMSTATUS']._serialized_end=2363
+  _globals['_PERIOD']._serialized_start=2365
+  _globals['_PERIOD']._serialized_end=2459
+  _globals['_METRIC']._serialized_start=2461
+  _globals['_METRIC']._serialized_end=2575
   _globals['_GETHEALTHREQUEST']._serialized_start=205
   _globals['_GETHEALTHREQUEST']._serialized_end=223
   _globals['_GETHEALTHRESPONSE']._serialized_start=226
@@ -61,10 +73,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MESSAGEQUEUEHEALTH']._serialized_end=966
   _globals['_SYSTEMMETRICS']._serialized_start=969
   _globals['_SYSTEMMETRICS']._serialized_end=1124
-  _globals['_WATCHEVENTSREQUEST']._serialized_start=1126
-  _globals['_WATCHEVENTSREQUEST']._serialized_end=1249
-  _globals['_WATCHEVENTSRESPONSE']._serialized_start=1251
-  _globals['_WATCHEVENTSRESPONSE']._serialized_end=1335
-  _globals['_MONITORINGSERVICE']._serialized_start=1511
-  _globals['_MONITORINGSERVICE']._serialized_end=1760
+  _globals['_GETMETRICSREQUEST']._serialized_start=1127
+  _globals['_GETMETRICSREQUEST']._serialized_end=1274
+  _globals['_GETMETRICSRESPONSE']._serialized_start=1276
+  _globals['_GETMETRICSRESPONSE']._serialized_end=1349
+  _globals['_METRICSREPORT']._serialized_start=1351
+  _globals['_METRICSREPORT']._serialized_end=1464
+  _globals['_METRICS']._serialized_start=1467
+  _globals['_METRICS']._serialized_end=1663
+  _globals['_METRICSERIES']._serialized_start=1665
+  _globals['_METRICSERIES']._serialized_end=1738
+  _globals['_METRICPOINT']._serialized_start=1740
+  _globals['_METRICPOINT']._serialized_end=1815
+  _globals['_WATCHEVENTSREQUEST']._serialized_start=1818
+  _globals['_WATCHEVENTSREQUEST']._serialized_end=2104
+  _globals['_WATCHEVENTSRESPONSE']._serialized_start=2106
+  _globals['_WATCHEVENTSRESPONSE']._serialized_end=2190
+  _globals['_MONITORINGSERVICE']._serialized_start=2578
+  _globals['_MONITORINGSERVICE']._serialized_end=2968
 # @@protoc_insertion_point(module_scope)

@@ -42,6 +42,55 @@ SYSTEM_STATUS_UNHEALTHY: SystemStatus.ValueType  # 3
 SYSTEM_STATUS_NOT_CONFIGURED: SystemStatus.ValueType  # 4
 Global___SystemStatus: _TypeAlias = SystemStatus  # noqa: Y015
 
+class _Period:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PeriodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Period.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PERIOD_UNSPECIFIED: _Period.ValueType  # 0
+    PERIOD_1H: _Period.ValueType  # 1
+    """In parts of one minute."""
+    PERIOD_24H: _Period.ValueType  # 2
+    """In parts of 30 minutes."""
+    PERIOD_7D: _Period.ValueType  # 3
+    """In parts of 3 hours."""
+    PERIOD_30D: _Period.ValueType  # 4
+    """In parts of 12 hours."""
+
+class Period(_Period, metaclass=_PeriodEnumTypeWrapper):
+    """How far back, and in parts of which length."""
+
+PERIOD_UNSPECIFIED: Period.ValueType  # 0
+PERIOD_1H: Period.ValueType  # 1
+"""In parts of one minute."""
+PERIOD_24H: Period.ValueType  # 2
+"""In parts of 30 minutes."""
+PERIOD_7D: Period.ValueType  # 3
+"""In parts of 3 hours."""
+PERIOD_30D: Period.ValueType  # 4
+"""In parts of 12 hours."""
+Global___Period: _TypeAlias = Period  # noqa: Y015
+
+class _Metric:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _MetricEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Metric.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    METRIC_UNSPECIFIED: _Metric.ValueType  # 0
+    METRIC_TASK_COMPLETION_RATE: _Metric.ValueType  # 1
+    METRIC_RESPONSE_TIME: _Metric.ValueType  # 2
+    METRIC_ERROR_RATE: _Metric.ValueType  # 3
+
+class Metric(_Metric, metaclass=_MetricEnumTypeWrapper): ...
+
+METRIC_UNSPECIFIED: Metric.ValueType  # 0
+METRIC_TASK_COMPLETION_RATE: Metric.ValueType  # 1
+METRIC_RESPONSE_TIME: Metric.ValueType  # 2
+METRIC_ERROR_RATE: Metric.ValueType  # 3
+Global___Metric: _TypeAlias = Metric  # noqa: Y015
+
 @_typing.final
 class GetHealthRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
@@ -226,13 +275,177 @@ class SystemMetrics(_message.Message):
 Global___SystemMetrics: _TypeAlias = SystemMetrics  # noqa: Y015
 
 @_typing.final
+class GetMetricsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PERIOD_FIELD_NUMBER: _builtins.int
+    METRIC_FIELD_NUMBER: _builtins.int
+    period: Global___Period.ValueType
+    """Absent: 24h."""
+    metric: Global___Metric.ValueType
+    """Absent: all."""
+    def __init__(
+        self,
+        *,
+        period: Global___Period.ValueType | None = ...,
+        metric: Global___Metric.ValueType | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_metric", b"_metric", "_period", b"_period", "metric", b"metric", "period", b"period"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_metric", b"_metric", "_period", b"_period", "metric", b"metric", "period", b"period"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__metric: _TypeAlias = _typing.Literal["metric"]  # noqa: Y015
+    _WhichOneofArgType__metric: _TypeAlias = _typing.Literal["_metric", b"_metric"]  # noqa: Y015
+    _WhichOneofReturnType__period: _TypeAlias = _typing.Literal["period"]  # noqa: Y015
+    _WhichOneofArgType__period: _TypeAlias = _typing.Literal["_period", b"_period"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__metric) -> _WhichOneofReturnType__metric | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__period) -> _WhichOneofReturnType__period | None: ...
+
+Global___GetMetricsRequest: _TypeAlias = GetMetricsRequest  # noqa: Y015
+
+@_typing.final
+class GetMetricsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def data(self) -> Global___MetricsReport: ...
+    def __init__(
+        self,
+        *,
+        data: Global___MetricsReport | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetMetricsResponse: _TypeAlias = GetMetricsResponse  # noqa: Y015
+
+@_typing.final
+class MetricsReport(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PERIOD_FIELD_NUMBER: _builtins.int
+    METRICS_FIELD_NUMBER: _builtins.int
+    period: Global___Period.ValueType
+    @_builtins.property
+    def metrics(self) -> Global___Metrics: ...
+    def __init__(
+        self,
+        *,
+        period: Global___Period.ValueType = ...,
+        metrics: Global___Metrics | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["metrics", b"metrics"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["metrics", b"metrics", "period", b"period"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MetricsReport: _TypeAlias = MetricsReport  # noqa: Y015
+
+@_typing.final
+class Metrics(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_COMPLETION_RATE_FIELD_NUMBER: _builtins.int
+    RESPONSE_TIME_FIELD_NUMBER: _builtins.int
+    ERROR_RATE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def task_completion_rate(self) -> Global___MetricSeries:
+        """Percent of finished tasks that completed."""
+
+    @_builtins.property
+    def response_time(self) -> Global___MetricSeries:
+        """Mean of start to completion of completed tasks, in milliseconds."""
+
+    @_builtins.property
+    def error_rate(self) -> Global___MetricSeries:
+        """Percent of finished tasks that failed."""
+
+    def __init__(
+        self,
+        *,
+        task_completion_rate: Global___MetricSeries | None = ...,
+        response_time: Global___MetricSeries | None = ...,
+        error_rate: Global___MetricSeries | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error_rate", b"error_rate", "response_time", b"response_time", "task_completion_rate", b"task_completion_rate"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error_rate", b"error_rate", "response_time", b"response_time", "task_completion_rate", b"task_completion_rate"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Metrics: _TypeAlias = Metrics  # noqa: Y015
+
+@_typing.final
+class MetricSeries(_message.Message):
+    """One point for each part of the period in which tasks finished, oldest first."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POINTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def points(self) -> _containers.RepeatedCompositeFieldContainer[Global___MetricPoint]: ...
+    def __init__(
+        self,
+        *,
+        points: _abc.Iterable[Global___MetricPoint] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["points", b"points"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MetricSeries: _TypeAlias = MetricSeries  # noqa: Y015
+
+@_typing.final
+class MetricPoint(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TIMESTAMP_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    value: _builtins.float
+    @_builtins.property
+    def timestamp(self) -> _timestamp_pb2.Timestamp:
+        """Begin of the part."""
+
+    def __init__(
+        self,
+        *,
+        timestamp: _timestamp_pb2.Timestamp | None = ...,
+        value: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["timestamp", b"timestamp"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["timestamp", b"timestamp", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MetricPoint: _TypeAlias = MetricPoint  # noqa: Y015
+
+@_typing.final
 class WatchEventsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     AFTER_FIELD_NUMBER: _builtins.int
     FILTERS_FIELD_NUMBER: _builtins.int
+    CHANNEL_FIELD_NUMBER: _builtins.int
+    AGENT_ID_FIELD_NUMBER: _builtins.int
+    TASK_ID_FIELD_NUMBER: _builtins.int
     after: _builtins.str
     """Cursor of the last event already seen; absent: from now on."""
+    channel: _events_pb2.Channel.ValueType
+    """One more filter, written flat: its channel and what narrows it. Over HTTP it is the only one."""
+    agent_id: _builtins.str
+    """With `agent_events`: only events of this agent and its tasks."""
+    task_id: _builtins.str
+    """With `task_events`: only events of this task."""
     @_builtins.property
     def filters(self) -> _containers.RepeatedCompositeFieldContainer[_events_pb2.EventFilter]:
         """An event is sent once when any filter matches; with no filter every event is sent."""
@@ -242,14 +455,30 @@ class WatchEventsRequest(_message.Message):
         *,
         after: _builtins.str | None = ...,
         filters: _abc.Iterable[_events_pb2.EventFilter] | None = ...,
+        channel: _events_pb2.Channel.ValueType | None = ...,
+        agent_id: _builtins.str | None = ...,
+        task_id: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_after", b"_after", "after", b"after"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_after", b"_after", "_agent_id", b"_agent_id", "_channel", b"_channel", "_task_id", b"_task_id", "after", b"after", "agent_id", b"agent_id", "channel", b"channel", "task_id", b"task_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after", b"_after", "after", b"after", "filters", b"filters"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after", b"_after", "_agent_id", b"_agent_id", "_channel", b"_channel", "_task_id", b"_task_id", "after", b"after", "agent_id", b"agent_id", "channel", b"channel", "filters", b"filters", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__after: _TypeAlias = _typing.Literal["after"]  # noqa: Y015
     _WhichOneofArgType__after: _TypeAlias = _typing.Literal["_after", b"_after"]  # noqa: Y015
+    _WhichOneofReturnType__agent_id: _TypeAlias = _typing.Literal["agent_id"]  # noqa: Y015
+    _WhichOneofArgType__agent_id: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id"]  # noqa: Y015
+    _WhichOneofReturnType__channel: _TypeAlias = _typing.Literal["channel"]  # noqa: Y015
+    _WhichOneofArgType__channel: _TypeAlias = _typing.Literal["_channel", b"_channel"]  # noqa: Y015
+    _WhichOneofReturnType__task_id: _TypeAlias = _typing.Literal["task_id"]  # noqa: Y015
+    _WhichOneofArgType__task_id: _TypeAlias = _typing.Literal["_task_id", b"_task_id"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__after) -> _WhichOneofReturnType__after | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__agent_id) -> _WhichOneofReturnType__agent_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__channel) -> _WhichOneofReturnType__channel | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__task_id) -> _WhichOneofReturnType__task_id | None: ...
 
 Global___WatchEventsRequest: _TypeAlias = WatchEventsRequest  # noqa: Y015
 

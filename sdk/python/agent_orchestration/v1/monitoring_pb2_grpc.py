@@ -39,6 +39,11 @@ class MonitoringServiceStub(object):
                 request_serializer=agent__orchestration_dot_v1_dot_monitoring__pb2.GetHealthRequest.SerializeToString,
                 response_deserializer=agent__orchestration_dot_v1_dot_monitoring__pb2.GetHealthResponse.FromString,
                 _registered_method=True)
+        self.GetMetrics = channel.unary_unary(
+                '/agent_orchestration.v1.MonitoringService/GetMetrics',
+                request_serializer=agent__orchestration_dot_v1_dot_monitoring__pb2.GetMetricsRequest.SerializeToString,
+                response_deserializer=agent__orchestration_dot_v1_dot_monitoring__pb2.GetMetricsResponse.FromString,
+                _registered_method=True)
         self.WatchEvents = channel.unary_stream(
                 '/agent_orchestration.v1.MonitoringService/WatchEvents',
                 request_serializer=agent__orchestration_dot_v1_dot_monitoring__pb2.WatchEventsRequest.SerializeToString,
@@ -56,6 +61,13 @@ class MonitoringServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetMetrics(self, request, context):
+        """Shows how the work went over time, from roll-ups that survive restarts. Minutes without finished tasks are left out.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchEvents(self, request, context):
         """Streams events in order without a gap: behind `after`, or from now on. The first answer comes at once and holds no
         event but the cursor where the stream begins. A slow reader is served from the store at its own pace.
@@ -64,6 +76,7 @@ class MonitoringServiceServicer(object):
         behind it were pruned), `cursor_ahead` (of a later state than the store's).
 
         A gateway calls it under its own credential and names the project in the metadata `agent-orchestration-project`.
+        Over HTTP it is a stream of Server-Sent Events: `id` is the cursor, `event` the type, `data` the event in JSON.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -76,6 +89,11 @@ def add_MonitoringServiceServicer_to_server(servicer, server):
                     servicer.GetHealth,
                     request_deserializer=agent__orchestration_dot_v1_dot_monitoring__pb2.GetHealthRequest.FromString,
                     response_serializer=agent__orchestration_dot_v1_dot_monitoring__pb2.GetHealthResponse.SerializeToString,
+            ),
+            'GetMetrics': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetMetrics,
+                    request_deserializer=agent__orchestration_dot_v1_dot_monitoring__pb2.GetMetricsRequest.FromString,
+                    response_serializer=agent__orchestration_dot_v1_dot_monitoring__pb2.GetMetricsResponse.SerializeToString,
             ),
             'WatchEvents': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchEvents,
@@ -110,6 +128,33 @@ class MonitoringService(object):
             '/agent_orchestration.v1.MonitoringService/GetHealth',
             agent__orchestration_dot_v1_dot_monitoring__pb2.GetHealthRequest.SerializeToString,
             agent__orchestration_dot_v1_dot_monitoring__pb2.GetHealthResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetMetrics(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agent_orchestration.v1.MonitoringService/GetMetrics',
+            agent__orchestration_dot_v1_dot_monitoring__pb2.GetMetricsRequest.SerializeToString,
+            agent__orchestration_dot_v1_dot_monitoring__pb2.GetMetricsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -33,6 +33,8 @@ class MonitoringServiceStub:
     def __new__(cls, channel: _aio.Channel) -> MonitoringServiceAsyncStub: ...
     GetHealth: _grpc.UnaryUnaryMultiCallable[_monitoring_pb2.GetHealthRequest, _monitoring_pb2.GetHealthResponse]
     """Says how the parts of the system are. It answers also when the store is away: `unhealthy`, over HTTP with 503."""
+    GetMetrics: _grpc.UnaryUnaryMultiCallable[_monitoring_pb2.GetMetricsRequest, _monitoring_pb2.GetMetricsResponse]
+    """Shows how the work went over time, from roll-ups that survive restarts. Minutes without finished tasks are left out."""
     WatchEvents: _grpc.UnaryStreamMultiCallable[_monitoring_pb2.WatchEventsRequest, _monitoring_pb2.WatchEventsResponse]
     """Streams events in order without a gap: behind `after`, or from now on. The first answer comes at once and holds no
     event but the cursor where the stream begins. A slow reader is served from the store at its own pace.
@@ -41,6 +43,7 @@ class MonitoringServiceStub:
     behind it were pruned), `cursor_ahead` (of a later state than the store's).
 
     A gateway calls it under its own credential and names the project in the metadata `agent-orchestration-project`.
+    Over HTTP it is a stream of Server-Sent Events: `id` is the cursor, `event` the type, `data` the event in JSON.
     """
 
 @_typing.type_check_only
@@ -48,6 +51,8 @@ class MonitoringServiceAsyncStub(MonitoringServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetHealth: _aio.UnaryUnaryMultiCallable[_monitoring_pb2.GetHealthRequest, _monitoring_pb2.GetHealthResponse]  # type: ignore[assignment]
     """Says how the parts of the system are. It answers also when the store is away: `unhealthy`, over HTTP with 503."""
+    GetMetrics: _aio.UnaryUnaryMultiCallable[_monitoring_pb2.GetMetricsRequest, _monitoring_pb2.GetMetricsResponse]  # type: ignore[assignment]
+    """Shows how the work went over time, from roll-ups that survive restarts. Minutes without finished tasks are left out."""
     WatchEvents: _aio.UnaryStreamMultiCallable[_monitoring_pb2.WatchEventsRequest, _monitoring_pb2.WatchEventsResponse]  # type: ignore[assignment]
     """Streams events in order without a gap: behind `after`, or from now on. The first answer comes at once and holds no
     event but the cursor where the stream begins. A slow reader is served from the store at its own pace.
@@ -56,6 +61,7 @@ class MonitoringServiceAsyncStub(MonitoringServiceStub):
     behind it were pruned), `cursor_ahead` (of a later state than the store's).
 
     A gateway calls it under its own credential and names the project in the metadata `agent-orchestration-project`.
+    Over HTTP it is a stream of Server-Sent Events: `id` is the cursor, `event` the type, `data` the event in JSON.
     """
 
 class MonitoringServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -66,6 +72,14 @@ class MonitoringServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_monitoring_pb2.GetHealthResponse, _abc.Awaitable[_monitoring_pb2.GetHealthResponse]]:
         """Says how the parts of the system are. It answers also when the store is away: `unhealthy`, over HTTP with 503."""
+
+    @_abc_1.abstractmethod
+    def GetMetrics(
+        self,
+        request: _monitoring_pb2.GetMetricsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_monitoring_pb2.GetMetricsResponse, _abc.Awaitable[_monitoring_pb2.GetMetricsResponse]]:
+        """Shows how the work went over time, from roll-ups that survive restarts. Minutes without finished tasks are left out."""
 
     @_abc_1.abstractmethod
     def WatchEvents(
@@ -80,6 +94,7 @@ class MonitoringServiceServicer(metaclass=_abc_1.ABCMeta):
         behind it were pruned), `cursor_ahead` (of a later state than the store's).
 
         A gateway calls it under its own credential and names the project in the metadata `agent-orchestration-project`.
+        Over HTTP it is a stream of Server-Sent Events: `id` is the cursor, `event` the type, `data` the event in JSON.
         """
 
 def add_MonitoringServiceServicer_to_server(servicer: MonitoringServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

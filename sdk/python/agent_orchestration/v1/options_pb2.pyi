@@ -49,7 +49,9 @@ Global___Audience: _TypeAlias = Audience  # noqa: Y015
 
 @_typing.final
 class Rules(_message.Message):
-    """Limits of one input field. Lengths count characters of text and bytes of `free_json`."""
+    """Limits of one input field. Lengths count characters of text and bytes of `free_json`; of a map with text in it, they
+    hold for its keys and its values, and only values may be empty.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -60,6 +62,8 @@ class Rules(_message.Message):
     MAXIMUM_FIELD_NUMBER: _builtins.int
     MAX_ITEMS_FIELD_NUMBER: _builtins.int
     IDENTIFIER_FIELD_NUMBER: _builtins.int
+    ABOVE_FIELD_NUMBER: _builtins.int
+    MIN_ITEMS_FIELD_NUMBER: _builtins.int
     required: _builtins.bool
     """The field must be present and, if text, not empty."""
     min_length: _builtins.int
@@ -74,6 +78,10 @@ class Rules(_message.Message):
     """Most items accepted in a repeated field or map."""
     identifier: _builtins.bool
     """The text becomes a name, label or id: it must not contain U+0000."""
+    above: _builtins.float
+    """The number must be greater than this; of a duration, in seconds."""
+    min_items: _builtins.int
+    """Fewest items accepted in a repeated field."""
     def __init__(
         self,
         *,
@@ -84,27 +92,37 @@ class Rules(_message.Message):
         maximum: _builtins.float | None = ...,
         max_items: _builtins.int | None = ...,
         identifier: _builtins.bool = ...,
+        above: _builtins.float | None = ...,
+        min_items: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_items", b"_max_items", "_max_length", b"_max_length", "_maximum", b"_maximum", "_min_length", b"_min_length", "_minimum", b"_minimum", "max_items", b"max_items", "max_length", b"max_length", "maximum", b"maximum", "min_length", b"min_length", "minimum", b"minimum"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_above", b"_above", "_max_items", b"_max_items", "_max_length", b"_max_length", "_maximum", b"_maximum", "_min_items", b"_min_items", "_min_length", b"_min_length", "_minimum", b"_minimum", "above", b"above", "max_items", b"max_items", "max_length", b"max_length", "maximum", b"maximum", "min_items", b"min_items", "min_length", b"min_length", "minimum", b"minimum"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_items", b"_max_items", "_max_length", b"_max_length", "_maximum", b"_maximum", "_min_length", b"_min_length", "_minimum", b"_minimum", "identifier", b"identifier", "max_items", b"max_items", "max_length", b"max_length", "maximum", b"maximum", "min_length", b"min_length", "minimum", b"minimum", "required", b"required"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_above", b"_above", "_max_items", b"_max_items", "_max_length", b"_max_length", "_maximum", b"_maximum", "_min_items", b"_min_items", "_min_length", b"_min_length", "_minimum", b"_minimum", "above", b"above", "identifier", b"identifier", "max_items", b"max_items", "max_length", b"max_length", "maximum", b"maximum", "min_items", b"min_items", "min_length", b"min_length", "minimum", b"minimum", "required", b"required"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__above: _TypeAlias = _typing.Literal["above"]  # noqa: Y015
+    _WhichOneofArgType__above: _TypeAlias = _typing.Literal["_above", b"_above"]  # noqa: Y015
     _WhichOneofReturnType__max_items: _TypeAlias = _typing.Literal["max_items"]  # noqa: Y015
     _WhichOneofArgType__max_items: _TypeAlias = _typing.Literal["_max_items", b"_max_items"]  # noqa: Y015
     _WhichOneofReturnType__max_length: _TypeAlias = _typing.Literal["max_length"]  # noqa: Y015
     _WhichOneofArgType__max_length: _TypeAlias = _typing.Literal["_max_length", b"_max_length"]  # noqa: Y015
     _WhichOneofReturnType__maximum: _TypeAlias = _typing.Literal["maximum"]  # noqa: Y015
     _WhichOneofArgType__maximum: _TypeAlias = _typing.Literal["_maximum", b"_maximum"]  # noqa: Y015
+    _WhichOneofReturnType__min_items: _TypeAlias = _typing.Literal["min_items"]  # noqa: Y015
+    _WhichOneofArgType__min_items: _TypeAlias = _typing.Literal["_min_items", b"_min_items"]  # noqa: Y015
     _WhichOneofReturnType__min_length: _TypeAlias = _typing.Literal["min_length"]  # noqa: Y015
     _WhichOneofArgType__min_length: _TypeAlias = _typing.Literal["_min_length", b"_min_length"]  # noqa: Y015
     _WhichOneofReturnType__minimum: _TypeAlias = _typing.Literal["minimum"]  # noqa: Y015
     _WhichOneofArgType__minimum: _TypeAlias = _typing.Literal["_minimum", b"_minimum"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__above) -> _WhichOneofReturnType__above | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_items) -> _WhichOneofReturnType__max_items | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_length) -> _WhichOneofReturnType__max_length | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__maximum) -> _WhichOneofReturnType__maximum | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_items) -> _WhichOneofReturnType__min_items | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__min_length) -> _WhichOneofReturnType__min_length | None: ...
     @_typing.overload
@@ -116,6 +134,9 @@ RULES_FIELD_NUMBER: _builtins.int
 FREE_JSON_FIELD_NUMBER: _builtins.int
 DETAIL_ONLY_FIELD_NUMBER: _builtins.int
 AS_LISTED_FIELD_NUMBER: _builtins.int
+HEADER_FIELD_NUMBER: _builtins.int
+EXTENDS_DEADLINE_FIELD_NUMBER: _builtins.int
+AS_LIST_FIELD_NUMBER: _builtins.int
 SUCCESS_STATUS_FIELD_NUMBER: _builtins.int
 AUDIENCE_FIELD_NUMBER: _builtins.int
 HTTP_STATUS_FIELD_NUMBER: _builtins.int
@@ -129,6 +150,14 @@ detail_only: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOpti
 """Printed where the object is shown alone, left out where it is shown among others (lists and events)."""
 as_listed: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, _builtins.bool]
 """The message in this field is printed as lists print it: without its `detail_only` fields."""
+header: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, _builtins.str]
+"""The HTTP header that carries the field. Of a request: the header fills the field, which may stand in the body as
+well; both and different is an error. Of a response: the field is a header when it is true, never part of the body.
+"""
+extends_deadline: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, _builtins.bool]
+"""The call may take this many seconds (a duration) longer than other calls: it waits for something to happen."""
+as_list: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MessageOptions, _builtins.bool]
+"""The message is printed as the list in its only field. Unlike a repeated field such a message can be absent."""
 success_status: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, _builtins.int]
 """HTTP status of a successful answer, 200 when absent."""
 audience: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, Global___Audience.ValueType]

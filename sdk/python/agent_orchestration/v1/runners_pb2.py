@@ -22,12 +22,13 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from agent_orchestration.v1 import agents_pb2 as agent__orchestration_dot_v1_dot_agents__pb2
 from agent_orchestration.v1 import common_pb2 as agent__orchestration_dot_v1_dot_common__pb2
 from agent_orchestration.v1 import options_pb2 as agent__orchestration_dot_v1_dot_options__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$agent_orchestration/v1/runners.proto\x12\x16\x61gent_orchestration.v1\x1a#agent_orchestration/v1/common.proto\x1a$agent_orchestration/v1/options.proto\x1a\x1egoogle/protobuf/duration.proto\"\xc5\x02\n\x0e\x43onnectRequest\x12.\n\x05hello\x18\x01 \x01(\x0b\x32\x1d.agent_orchestration.v1.HelloH\x00\x12\x30\n\x06status\x18\x02 \x01(\x0b\x32\x1e.agent_orchestration.v1.StatusH\x00\x12\x34\n\x08progress\x18\x03 \x01(\x0b\x32 .agent_orchestration.v1.ProgressH\x00\x12*\n\x03log\x18\x04 \x01(\x0b\x32\x1b.agent_orchestration.v1.LogH\x00\x12\x34\n\x08outcomes\x18\x05 \x01(\x0b\x32 .agent_orchestration.v1.OutcomesH\x00\x12.\n\x05\x64rain\x18\x06 \x01(\x0b\x32\x1d.agent_orchestration.v1.DrainH\x00\x42\t\n\x07message\"\x8a\x03\n\x0f\x43onnectResponse\x12\x32\n\x07welcome\x18\x01 \x01(\x0b\x32\x1f.agent_orchestration.v1.WelcomeH\x00\x12\x32\n\x07renewed\x18\x02 \x01(\x0b\x32\x1f.agent_orchestration.v1.RenewedH\x00\x12\x30\n\x06\x61ssign\x18\x03 \x01(\x0b\x32\x1e.agent_orchestration.v1.AssignH\x00\x12\x30\n\x06\x63\x61ncel\x18\x04 \x01(\x0b\x32\x1e.agent_orchestration.v1.CancelH\x00\x12\x32\n\x07settled\x18\x05 \x01(\x0b\x32\x1f.agent_orchestration.v1.SettledH\x00\x12\x36\n\tconfigure\x18\x06 \x01(\x0b\x32!.agent_orchestration.v1.ConfigureH\x00\x12\x34\n\x08stopping\x18\x07 \x01(\x0b\x32 .agent_orchestration.v1.StoppingH\x00\x42\t\n\x07message\"F\n\x07\x41ttempt\x12\x1c\n\x07task_id\x18\x01 \x01(\tB\x0b\x8a\xb5\x18\x07\x08\x01\x18\xc8\x01\x38\x01\x12\x1d\n\x06number\x18\x02 \x01(\x05\x42\r\x8a\xb5\x18\t!\x00\x00\x00\x00\x00\x00\xf0?\"\xb7\x03\n\x05Hello\x12\"\n\x08\x61gent_id\x18\x01 \x01(\tB\x0b\x8a\xb5\x18\x07\x10\x01\x18\xc8\x01\x38\x01H\x00\x88\x01\x01\x12\x16\n\x04type\x18\x02 \x01(\tB\x08\x8a\xb5\x18\x04\x18\x64\x38\x01\x12\x17\n\x04name\x18\x03 \x01(\tB\t\x8a\xb5\x18\x05\x18\xc8\x01\x38\x01\x12\x1f\n\x0binstance_id\x18\x04 \x01(\tB\n\x8a\xb5\x18\x06\x08\x01\x18\x64\x38\x01\x12=\n\ntask_types\x18\x05 \x03(\x0b\x32 .agent_orchestration.v1.TaskTypeB\x07\x8a\xb5\x18\x03\x30\xe8\x07\x12\x37\n\x04held\x18\x06 \x03(\x0b\x32\x1f.agent_orchestration.v1.AttemptB\x08\x8a\xb5\x18\x04\x30\xa0\x9c\x01\x12(\n\rconfiguration\x18\x07 \x01(\tB\x0c\x8a\xb5\x18\x04\x18\x80\x80\x04\x90\xb5\x18\x01H\x01\x88\x01\x01\x12)\n\x06uptime\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x18\n\x10protocol_version\x18\t \x01(\x05\x12\"\n\x0b\x65nvironment\x18\n \x01(\tB\x08\x8a\xb5\x18\x04\x18@8\x01H\x02\x88\x01\x01\x42\x0b\n\t_agent_idB\x10\n\x0e_configurationB\x0e\n\x0c_environment\"W\n\x08TaskType\x12\x18\n\x04name\x18\x01 \x01(\tB\n\x8a\xb5\x18\x06\x08\x01\x18\x64\x38\x01\x12!\n\x0b\x64\x65scription\x18\x02 \x01(\tB\x07\x8a\xb5\x18\x03\x18\xd0\x0fH\x00\x88\x01\x01\x42\x0e\n\x0c_description\"\xdb\x01\n\x06Status\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12\x37\n\x04held\x18\x02 \x03(\x0b\x32\x1f.agent_orchestration.v1.AttemptB\x08\x8a\xb5\x18\x04\x30\xa0\x9c\x01\x12\x13\n\x0blast_assign\x18\x03 \x01(\x03\x12\x1f\n\x08\x63\x61pacity\x18\x04 \x01(\x05\x42\r\x8a\xb5\x18\t!\x00\x00\x00\x00\x00\x00\x00\x00\x12\x14\n\x0cmemory_usage\x18\x05 \x01(\x01\x12\x11\n\tcpu_usage\x18\x06 \x01(\x01\x12)\n\x06uptime\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\"M\n\x08Progress\x12\x41\n\x07reports\x18\x01 \x03(\x0b\x32&.agent_orchestration.v1.ProgressReportB\x08\x8a\xb5\x18\x04\x30\xa0\x9c\x01\"\x96\x01\n\x0eProgressReport\x12\x38\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x1f.agent_orchestration.v1.AttemptB\x06\x8a\xb5\x18\x02\x08\x01\x12(\n\x08progress\x18\x02 \x01(\x01\x42\x16\x8a\xb5\x18\x12!\x00\x00\x00\x00\x00\x00\x00\x00)\x00\x00\x00\x00\x00\x00Y@\x12\x14\n\x07message\x18\x03 \x01(\tH\x00\x88\x01\x01\x42\n\n\x08_message\"C\n\x03Log\x12<\n\x07reports\x18\x01 \x03(\x0b\x32!.agent_orchestration.v1.LogReportB\x08\x8a\xb5\x18\x04\x30\xa0\x9c\x01\"\xaf\x01\n\tLogReport\x12\x38\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x1f.agent_orchestration.v1.AttemptB\x06\x8a\xb5\x18\x02\x08\x01\x12/\n\x05level\x18\x02 \x01(\x0e\x32 .agent_orchestration.v1.LogLevel\x12\x0f\n\x07message\x18\x03 \x01(\t\x12&\n\x03\x61ge\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"G\n\x08Outcomes\x12;\n\x08outcomes\x18\x01 \x03(\x0b\x32\x1f.agent_orchestration.v1.OutcomeB\x08\x8a\xb5\x18\x04\x30\xa0\x9c\x01\"\x87\x02\n\x07Outcome\x12\x38\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x1f.agent_orchestration.v1.AttemptB\x06\x8a\xb5\x18\x02\x08\x01\x12\x10\n\x06result\x18\x02 \x01(\tH\x00\x12\x32\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x1f.agent_orchestration.v1.FailureH\x00\x12\x36\n\tcancelled\x18\x04 \x01(\x0b\x32!.agent_orchestration.v1.CancelledH\x00\x12\x39\n\x0bhanded_back\x18\x05 \x01(\x0b\x32\".agent_orchestration.v1.HandedBackH\x00\x42\t\n\x07outcome\"(\n\x07\x46\x61ilure\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"\x0b\n\tCancelled\"%\n\nHandedBack\x12\x17\n\x06reason\x18\x01 \x01(\tB\x07\x8a\xb5\x18\x03\x18\xe8\x07\"\x18\n\x05\x44rain\x12\x0f\n\x07goodbye\x18\x01 \x01(\x08\"\xa9\x01\n\x07Welcome\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x02 \x01(\t\x12(\n\x05lease\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x18\n\x10protocol_version\x18\x04 \x01(\x05\x12\x34\n\tconfigure\x18\x05 \x01(\x0b\x32!.agent_orchestration.v1.Configure\"\x19\n\x07Renewed\x12\x0e\n\x06number\x18\x01 \x01(\x03\"Q\n\x06\x41ssign\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12\x37\n\x0b\x61ssignments\x18\x02 \x03(\x0b\x32\".agent_orchestration.v1.Assignment\"\x8f\x01\n\nAssignment\x12\x30\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x1f.agent_orchestration.v1.Attempt\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x15\n\x07payload\x18\x03 \x01(\tB\x04\x90\xb5\x18\x01\x12*\n\x07timeout\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"p\n\x06\x43\x61ncel\x12\x30\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x1f.agent_orchestration.v1.Attempt\x12\x34\n\x06reason\x18\x02 \x01(\x0e\x32$.agent_orchestration.v1.CancelReason\"B\n\x07Settled\x12\x37\n\x0bsettlements\x18\x01 \x03(\x0b\x32\".agent_orchestration.v1.Settlement\"P\n\nSettlement\x12\x30\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x1f.agent_orchestration.v1.Attempt\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x08\"F\n\tConfigure\x12\x1b\n\rconfiguration\x18\x01 \x01(\tB\x04\x90\xb5\x18\x01\x12\x1c\n\x14max_concurrent_tasks\x18\x02 \x01(\x05\"\n\n\x08Stopping*\x83\x01\n\x0c\x43\x61ncelReason\x12\x1d\n\x19\x43\x41NCEL_REASON_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x43\x41NCEL_REASON_SUPERSEDED\x10\x01\x12\x1b\n\x17\x43\x41NCEL_REASON_REQUESTED\x10\x02\x12\x19\n\x15\x43\x41NCEL_REASON_TIMEOUT\x10\x03\x32o\n\rRunnerService\x12^\n\x07\x43onnect\x12&.agent_orchestration.v1.ConnectRequest\x1a\'.agent_orchestration.v1.ConnectResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$agent_orchestration/v1/runners.proto\x12\x16\x61gent_orchestration.v1\x1a#agent_orchestration/v1/agents.proto\x1a#agent_orchestration/v1/common.proto\x1a$agent_orchestration/v1/options.proto\x1a\x1egoogle/protobuf/duration.proto\"\xc5\x02\n\x0e\x43onnectRequest\x12.\n\x05hello\x18\x01 \x01(\x0b\x32\x1d.agent_orchestration.v1.HelloH\x00\x12\x30\n\x06status\x18\x02 \x01(\x0b\x32\x1e.agent_orchestration.v1.StatusH\x00\x12\x34\n\x08progress\x18\x03 \x01(\x0b\x32 .agent_orchestration.v1.ProgressH\x00\x12*\n\x03log\x18\x04 \x01(\x0b\x32\x1b.agent_orchestration.v1.LogH\x00\x12\x34\n\x08outcomes\x18\x05 \x01(\x0b\x32 .agent_orchestration.v1.OutcomesH\x00\x12.\n\x05\x64rain\x18\x06 \x01(\x0b\x32\x1d.agent_orchestration.v1.DrainH\x00\x42\t\n\x07message\"\x8a\x03\n\x0f\x43onnectResponse\x12\x32\n\x07welcome\x18\x01 \x01(\x0b\x32\x1f.agent_orchestration.v1.WelcomeH\x00\x12\x32\n\x07renewed\x18\x02 \x01(\x0b\x32\x1f.agent_orchestration.v1.RenewedH\x00\x12\x30\n\x06\x61ssign\x18\x03 \x01(\x0b\x32\x1e.agent_orchestration.v1.AssignH\x00\x12\x30\n\x06\x63\x61ncel\x18\x04 \x01(\x0b\x32\x1e.agent_orchestration.v1.CancelH\x00\x12\x32\n\x07settled\x18\x05 \x01(\x0b\x32\x1f.agent_orchestration.v1.SettledH\x00\x12\x36\n\tconfigure\x18\x06 \x01(\x0b\x32!.agent_orchestration.v1.ConfigureH\x00\x12\x34\n\x08stopping\x18\x07 \x01(\x0b\x32 .agent_orchestration.v1.StoppingH\x00\x42\t\n\x07message\"F\n\x07\x41ttempt\x12\x1c\n\x07task_id\x18\x01 \x01(\tB\x0b\x8a\xb5\x18\x07\x08\x01\x18\xc8\x01\x38\x01\x12\x1d\n\x06number\x18\x02 \x01(\x05\x42\r\x8a\xb5\x18\t!\x00\x00\x00\x00\x00\x00\xf0?\"\xb7\x03\n\x05Hello\x12\"\n\x08\x61gent_id\x18\x01 \x01(\tB\x0b\x8a\xb5\x18\x07\x10\x01\x18\xc8\x01\x38\x01H\x00\x88\x01\x01\x12\x16\n\x04type\x18\x02 \x01(\tB\x08\x8a\xb5\x18\x04\x18\x64\x38\x01\x12\x17\n\x04name\x18\x03 \x01(\tB\t\x8a\xb5\x18\x05\x18\xc8\x01\x38\x01\x12\x1f\n\x0binstance_id\x18\x04 \x01(\tB\n\x8a\xb5\x18\x06\x08\x01\x18\x64\x38\x01\x12=\n\ntask_types\x18\x05 \x03(\x0b\x32 .agent_orchestration.v1.TaskTypeB\x07\x8a\xb5\x18\x03\x30\xe8\x07\x12\x37\n\x04held\x18\x06 \x03(\x0b\x32\x1f.agent_orchestration.v1.AttemptB\x08\x8a\xb5\x18\x04\x30\xa0\x9c\x01\x12(\n\rconfiguration\x18\x07 \x01(\tB\x0c\x8a\xb5\x18\x04\x18\x80\x80\x04\x90\xb5\x18\x01H\x01\x88\x01\x01\x12)\n\x06uptime\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x18\n\x10protocol_version\x18\t \x01(\x05\x12\"\n\x0b\x65nvironment\x18\n \x01(\tB\x08\x8a\xb5\x18\x04\x18@8\x01H\x02\x88\x01\x01\x42\x0b\n\t_agent_idB\x10\n\x0e_configurationB\x0e\n\x0c_environment\"\xf9\x01\n\x06Status\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12\x37\n\x04held\x18\x02 \x03(\x0b\x32\x1f.agent_orchestration.v1.AttemptB\x08\x8a\xb5\x18\x04\x30\xa0\x9c\x01\x12\x13\n\x0blast_assign\x18\x03 \x01(\x03\x12\x1f\n\x08\x63\x61pacity\x18\x04 \x01(\x05\x42\r\x8a\xb5\x18\t!\x00\x00\x00\x00\x00\x00\x00\x00\x12\x14\n\x0cmemory_usage\x18\x05 \x01(\x01\x12\x11\n\tcpu_usage\x18\x06 \x01(\x01\x12)\n\x06uptime\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1c\n\x05stuck\x18\x08 \x01(\x05\x42\r\x8a\xb5\x18\t!\x00\x00\x00\x00\x00\x00\x00\x00\"M\n\x08Progress\x12\x41\n\x07reports\x18\x01 \x03(\x0b\x32&.agent_orchestration.v1.ProgressReportB\x08\x8a\xb5\x18\x04\x30\xa0\x9c\x01\"\x96\x01\n\x0eProgressReport\x12\x38\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x1f.agent_orchestration.v1.AttemptB\x06\x8a\xb5\x18\x02\x08\x01\x12(\n\x08progress\x18\x02 \x01(\x01\x42\x16\x8a\xb5\x18\x12!\x00\x00\x00\x00\x00\x00\x00\x00)\x00\x00\x00\x00\x00\x00Y@\x12\x14\n\x07message\x18\x03 \x01(\tH\x00\x88\x01\x01\x42\n\n\x08_message\"C\n\x03Log\x12<\n\x07reports\x18\x01 \x03(\x0b\x32!.agent_orchestration.v1.LogReportB\x08\x8a\xb5\x18\x04\x30\xa0\x9c\x01\"\xaf\x01\n\tLogReport\x12\x38\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x1f.agent_orchestration.v1.AttemptB\x06\x8a\xb5\x18\x02\x08\x01\x12/\n\x05level\x18\x02 \x01(\x0e\x32 .agent_orchestration.v1.LogLevel\x12\x0f\n\x07message\x18\x03 \x01(\t\x12&\n\x03\x61ge\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"G\n\x08Outcomes\x12;\n\x08outcomes\x18\x01 \x03(\x0b\x32\x1f.agent_orchestration.v1.OutcomeB\x08\x8a\xb5\x18\x04\x30\xa0\x9c\x01\"\x87\x02\n\x07Outcome\x12\x38\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x1f.agent_orchestration.v1.AttemptB\x06\x8a\xb5\x18\x02\x08\x01\x12\x10\n\x06result\x18\x02 \x01(\tH\x00\x12\x32\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x1f.agent_orchestration.v1.FailureH\x00\x12\x36\n\tcancelled\x18\x04 \x01(\x0b\x32!.agent_orchestration.v1.CancelledH\x00\x12\x39\n\x0bhanded_back\x18\x05 \x01(\x0b\x32\".agent_orchestration.v1.HandedBackH\x00\x42\t\n\x07outcome\"?\n\x07\x46\x61ilure\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x15\n\rnot_retryable\x18\x03 \x01(\x08\"\x0b\n\tCancelled\"%\n\nHandedBack\x12\x17\n\x06reason\x18\x01 \x01(\tB\x07\x8a\xb5\x18\x03\x18\xe8\x07\"\x18\n\x05\x44rain\x12\x0f\n\x07goodbye\x18\x01 \x01(\x08\"\xa9\x01\n\x07Welcome\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x02 \x01(\t\x12(\n\x05lease\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x18\n\x10protocol_version\x18\x04 \x01(\x05\x12\x34\n\tconfigure\x18\x05 \x01(\x0b\x32!.agent_orchestration.v1.Configure\"\x19\n\x07Renewed\x12\x0e\n\x06number\x18\x01 \x01(\x03\"Q\n\x06\x41ssign\x12\x0e\n\x06number\x18\x01 \x01(\x03\x12\x37\n\x0b\x61ssignments\x18\x02 \x03(\x0b\x32\".agent_orchestration.v1.Assignment\"\x8f\x01\n\nAssignment\x12\x30\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x1f.agent_orchestration.v1.Attempt\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x15\n\x07payload\x18\x03 \x01(\tB\x04\x90\xb5\x18\x01\x12*\n\x07timeout\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"p\n\x06\x43\x61ncel\x12\x30\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x1f.agent_orchestration.v1.Attempt\x12\x34\n\x06reason\x18\x02 \x01(\x0e\x32$.agent_orchestration.v1.CancelReason\"B\n\x07Settled\x12\x37\n\x0bsettlements\x18\x01 \x03(\x0b\x32\".agent_orchestration.v1.Settlement\"P\n\nSettlement\x12\x30\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x1f.agent_orchestration.v1.Attempt\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x02 \x01(\x08\"F\n\tConfigure\x12\x1b\n\rconfiguration\x18\x01 \x01(\tB\x04\x90\xb5\x18\x01\x12\x1c\n\x14max_concurrent_tasks\x18\x02 \x01(\x05\"\n\n\x08Stopping*\x83\x01\n\x0c\x43\x61ncelReason\x12\x1d\n\x19\x43\x41NCEL_REASON_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x43\x41NCEL_REASON_SUPERSEDED\x10\x01\x12\x1b\n\x17\x43\x41NCEL_REASON_REQUESTED\x10\x02\x12\x19\n\x15\x43\x41NCEL_REASON_TIMEOUT\x10\x03\x32o\n\rRunnerService\x12^\n\x07\x43onnect\x12&.agent_orchestration.v1.ConnectRequest\x1a\'.agent_orchestration.v1.ConnectResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -54,14 +55,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HELLO'].fields_by_name['configuration']._serialized_options = b'\212\265\030\004\030\200\200\004\220\265\030\001'
   _globals['_HELLO'].fields_by_name['environment']._loaded_options = None
   _globals['_HELLO'].fields_by_name['environment']._serialized_options = b'\212\265\030\004\030@8\001'
-  _globals['_TASKTYPE'].fields_by_name['name']._loaded_options = None
-  _globals['_TASKTYPE'].fields_by_name['name']._serialized_options = b'\212\265\030\006\010\001\030d8\001'
-  _globals['_TASKTYPE'].fields_by_name['description']._loaded_options = None
-  _globals['_TASKTYPE'].fields_by_name['description']._serialized_options = b'\212\265\030\003\030\320\017'
   _globals['_STATUS'].fields_by_name['held']._loaded_options = None
   _globals['_STATUS'].fields_by_name['held']._serialized_options = b'\212\265\030\0040\240\234\001'
   _globals['_STATUS'].fields_by_name['capacity']._loaded_options = None
   _globals['_STATUS'].fields_by_name['capacity']._serialized_options = b'\212\265\030\t!\000\000\000\000\000\000\000\000'
+  _globals['_STATUS'].fields_by_name['stuck']._loaded_options = None
+  _globals['_STATUS'].fields_by_name['stuck']._serialized_options = b'\212\265\030\t!\000\000\000\000\000\000\000\000'
   _globals['_PROGRESS'].fields_by_name['reports']._loaded_options = None
   _globals['_PROGRESS'].fields_by_name['reports']._serialized_options = b'\212\265\030\0040\240\234\001'
   _globals['_PROGRESSREPORT'].fields_by_name['attempt']._loaded_options = None
@@ -82,58 +81,56 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ASSIGNMENT'].fields_by_name['payload']._serialized_options = b'\220\265\030\001'
   _globals['_CONFIGURE'].fields_by_name['configuration']._loaded_options = None
   _globals['_CONFIGURE'].fields_by_name['configuration']._serialized_options = b'\220\265\030\001'
-  _globals['_CANCELREASON']._serialized_start=3436
-  _globals['_CANCELREASON']._serialized_end=3567
-  _globals['_CONNECTREQUEST']._serialized_start=172
-  _globals['_CONNECTREQUEST']._serialized_end=497
-  _globals['_CONNECTRESPONSE']._serialized_start=500
-  _globals['_CONNECTRESPONSE']._serialized_end=894
-  _globals['_ATTEMPT']._serialized_start=896
-  _globals['_ATTEMPT']._serialized_end=966
-  _globals['_HELLO']._serialized_start=969
-  _globals['_HELLO']._serialized_end=1408
-  _globals['_TASKTYPE']._serialized_start=1410
-  _globals['_TASKTYPE']._serialized_end=1497
-  _globals['_STATUS']._serialized_start=1500
-  _globals['_STATUS']._serialized_end=1719
-  _globals['_PROGRESS']._serialized_start=1721
-  _globals['_PROGRESS']._serialized_end=1798
-  _globals['_PROGRESSREPORT']._serialized_start=1801
-  _globals['_PROGRESSREPORT']._serialized_end=1951
-  _globals['_LOG']._serialized_start=1953
-  _globals['_LOG']._serialized_end=2020
-  _globals['_LOGREPORT']._serialized_start=2023
-  _globals['_LOGREPORT']._serialized_end=2198
-  _globals['_OUTCOMES']._serialized_start=2200
-  _globals['_OUTCOMES']._serialized_end=2271
-  _globals['_OUTCOME']._serialized_start=2274
-  _globals['_OUTCOME']._serialized_end=2537
-  _globals['_FAILURE']._serialized_start=2539
-  _globals['_FAILURE']._serialized_end=2579
-  _globals['_CANCELLED']._serialized_start=2581
-  _globals['_CANCELLED']._serialized_end=2592
-  _globals['_HANDEDBACK']._serialized_start=2594
-  _globals['_HANDEDBACK']._serialized_end=2631
-  _globals['_DRAIN']._serialized_start=2633
-  _globals['_DRAIN']._serialized_end=2657
-  _globals['_WELCOME']._serialized_start=2660
-  _globals['_WELCOME']._serialized_end=2829
-  _globals['_RENEWED']._serialized_start=2831
-  _globals['_RENEWED']._serialized_end=2856
-  _globals['_ASSIGN']._serialized_start=2858
-  _globals['_ASSIGN']._serialized_end=2939
-  _globals['_ASSIGNMENT']._serialized_start=2942
-  _globals['_ASSIGNMENT']._serialized_end=3085
-  _globals['_CANCEL']._serialized_start=3087
-  _globals['_CANCEL']._serialized_end=3199
-  _globals['_SETTLED']._serialized_start=3201
-  _globals['_SETTLED']._serialized_end=3267
-  _globals['_SETTLEMENT']._serialized_start=3269
-  _globals['_SETTLEMENT']._serialized_end=3349
-  _globals['_CONFIGURE']._serialized_start=3351
-  _globals['_CONFIGURE']._serialized_end=3421
-  _globals['_STOPPING']._serialized_start=3423
-  _globals['_STOPPING']._serialized_end=3433
-  _globals['_RUNNERSERVICE']._serialized_start=3569
-  _globals['_RUNNERSERVICE']._serialized_end=3680
+  _globals['_CANCELREASON']._serialized_start=3437
+  _globals['_CANCELREASON']._serialized_end=3568
+  _globals['_CONNECTREQUEST']._serialized_start=209
+  _globals['_CONNECTREQUEST']._serialized_end=534
+  _globals['_CONNECTRESPONSE']._serialized_start=537
+  _globals['_CONNECTRESPONSE']._serialized_end=931
+  _globals['_ATTEMPT']._serialized_start=933
+  _globals['_ATTEMPT']._serialized_end=1003
+  _globals['_HELLO']._serialized_start=1006
+  _globals['_HELLO']._serialized_end=1445
+  _globals['_STATUS']._serialized_start=1448
+  _globals['_STATUS']._serialized_end=1697
+  _globals['_PROGRESS']._serialized_start=1699
+  _globals['_PROGRESS']._serialized_end=1776
+  _globals['_PROGRESSREPORT']._serialized_start=1779
+  _globals['_PROGRESSREPORT']._serialized_end=1929
+  _globals['_LOG']._serialized_start=1931
+  _globals['_LOG']._serialized_end=1998
+  _globals['_LOGREPORT']._serialized_start=2001
+  _globals['_LOGREPORT']._serialized_end=2176
+  _globals['_OUTCOMES']._serialized_start=2178
+  _globals['_OUTCOMES']._serialized_end=2249
+  _globals['_OUTCOME']._serialized_start=2252
+  _globals['_OUTCOME']._serialized_end=2515
+  _globals['_FAILURE']._serialized_start=2517
+  _globals['_FAILURE']._serialized_end=2580
+  _globals['_CANCELLED']._serialized_start=2582
+  _globals['_CANCELLED']._serialized_end=2593
+  _globals['_HANDEDBACK']._serialized_start=2595
+  _globals['_HANDEDBACK']._serialized_end=2632
+  _globals['_DRAIN']._serialized_start=2634
+  _globals['_DRAIN']._serialized_end=2658
+  _globals['_WELCOME']._serialized_start=2661
+  _globals['_WELCOME']._serialized_end=2830
+  _globals['_RENEWED']._serialized_start=2832
+  _globals['_RENEWED']._serialized_end=2857
+  _globals['_ASSIGN']._serialized_start=2859
+  _globals['_ASSIGN']._serialized_end=2940
+  _globals['_ASSIGNMENT']._serialized_start=2943
+  _globals['_ASSIGNMENT']._serialized_end=3086
+  _globals['_CANCEL']._serialized_start=3088
+  _globals['_CANCEL']._serialized_end=3200
+  _globals['_SETTLED']._serialized_start=3202
+  _globals['_SETTLED']._serialized_end=3268
+  _globals['_SETTLEMENT']._serialized_start=3270
+  _globals['_SETTLEMENT']._serialized_end=3350
+  _globals['_CONFIGURE']._serialized_start=3352
+  _globals['_CONFIGURE']._serialized_end=3422
+  _globals['_STOPPING']._serialized_start=3424
+  _globals['_STOPPING']._serialized_end=3434
+  _globals['_RUNNERSERVICE']._serialized_start=3570
+  _globals['_RUNNERSERVICE']._serialized_end=3681
 # @@protoc_insertion_point(module_scope)

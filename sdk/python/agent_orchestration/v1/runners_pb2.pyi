@@ -3,6 +3,7 @@
 isort:skip_file
 Runners: the stream between the server and one process of an agent."""
 
+from agent_orchestration.v1 import agents_pb2 as _agents_pb2
 from agent_orchestration.v1 import common_pb2 as _common_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
@@ -187,7 +188,7 @@ class Hello(_message.Message):
     environment: _builtins.str
     """Environment of the agent if this hello registers it."""
     @_builtins.property
-    def task_types(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskType]:
+    def task_types(self) -> _containers.RepeatedCompositeFieldContainer[_agents_pb2.TaskType]:
         """What the process can run; tasks of other types are not assigned to it."""
 
     @_builtins.property
@@ -205,7 +206,7 @@ class Hello(_message.Message):
         type: _builtins.str = ...,
         name: _builtins.str = ...,
         instance_id: _builtins.str = ...,
-        task_types: _abc.Iterable[Global___TaskType] | None = ...,
+        task_types: _abc.Iterable[_agents_pb2.TaskType] | None = ...,
         held: _abc.Iterable[Global___Attempt] | None = ...,
         configuration: _builtins.str | None = ...,
         uptime: _duration_pb2.Duration | None = ...,
@@ -232,31 +233,6 @@ class Hello(_message.Message):
 Global___Hello: _TypeAlias = Hello  # noqa: Y015
 
 @_typing.final
-class TaskType(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    NAME_FIELD_NUMBER: _builtins.int
-    DESCRIPTION_FIELD_NUMBER: _builtins.int
-    name: _builtins.str
-    """As in a task's `type`; "*" stands for every type."""
-    description: _builtins.str
-    def __init__(
-        self,
-        *,
-        name: _builtins.str = ...,
-        description: _builtins.str | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "description", b"description"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "description", b"description", "name", b"name"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__description: _TypeAlias = _typing.Literal["description"]  # noqa: Y015
-    _WhichOneofArgType__description: _TypeAlias = _typing.Literal["_description", b"_description"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__description) -> _WhichOneofReturnType__description | None: ...
-
-Global___TaskType: _TypeAlias = TaskType  # noqa: Y015
-
-@_typing.final
 class Status(_message.Message):
     """Renews the lease and states what the process holds. Sent every third of the lease, and at once after a change that
     the server should know, such as a lower capacity.
@@ -271,6 +247,7 @@ class Status(_message.Message):
     MEMORY_USAGE_FIELD_NUMBER: _builtins.int
     CPU_USAGE_FIELD_NUMBER: _builtins.int
     UPTIME_FIELD_NUMBER: _builtins.int
+    STUCK_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """Counts up from 1 within a stream; `renewed` names it."""
     last_assign: _builtins.int
@@ -283,6 +260,8 @@ class Status(_message.Message):
     """Percent of the machine's memory used by the process."""
     cpu_usage: _builtins.float
     """Percent of one core used by the process since its last status."""
+    stuck: _builtins.int
+    """Attempts that ended for the server while their code did not: each takes a slot that `capacity` leaves out."""
     @_builtins.property
     def held(self) -> _containers.RepeatedCompositeFieldContainer[Global___Attempt]:
         """Attempts that the process runs or whose outcome is not settled yet."""
@@ -299,10 +278,11 @@ class Status(_message.Message):
         memory_usage: _builtins.float = ...,
         cpu_usage: _builtins.float = ...,
         uptime: _duration_pb2.Duration | None = ...,
+        stuck: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["uptime", b"uptime"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "cpu_usage", b"cpu_usage", "held", b"held", "last_assign", b"last_assign", "memory_usage", b"memory_usage", "number", b"number", "uptime", b"uptime"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "cpu_usage", b"cpu_usage", "held", b"held", "last_assign", b"last_assign", "memory_usage", b"memory_usage", "number", b"number", "stuck", b"stuck", "uptime", b"uptime"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -481,19 +461,23 @@ class Failure(_message.Message):
 
     CODE_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    NOT_RETRYABLE_FIELD_NUMBER: _builtins.int
     code: _builtins.str
     """A stable word of at most 100 characters; absent: `task_error`."""
     message: _builtins.str
     """Cut at 4 KiB."""
+    not_retryable: _builtins.bool
+    """The task must not be tried again, whatever its retry policy says."""
     def __init__(
         self,
         *,
         code: _builtins.str = ...,
         message: _builtins.str = ...,
+        not_retryable: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "message", b"message"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "message", b"message", "not_retryable", b"not_retryable"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

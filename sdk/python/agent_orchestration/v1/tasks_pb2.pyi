@@ -31,12 +31,16 @@ class _ScheduleTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Schedule
     SCHEDULE_TYPE_UNSPECIFIED: _ScheduleType.ValueType  # 0
     SCHEDULE_TYPE_IMMEDIATE: _ScheduleType.ValueType  # 1
     """As soon as a slot is free."""
+    SCHEDULE_TYPE_DELAYED: _ScheduleType.ValueType  # 2
+    """As soon as a slot is free, but not before a time."""
 
 class ScheduleType(_ScheduleType, metaclass=_ScheduleTypeEnumTypeWrapper): ...
 
 SCHEDULE_TYPE_UNSPECIFIED: ScheduleType.ValueType  # 0
 SCHEDULE_TYPE_IMMEDIATE: ScheduleType.ValueType  # 1
 """As soon as a slot is free."""
+SCHEDULE_TYPE_DELAYED: ScheduleType.ValueType  # 2
+"""As soon as a slot is free, but not before a time."""
 Global___ScheduleType: _TypeAlias = ScheduleType  # noqa: Y015
 
 class _TaskStatus:
@@ -66,37 +70,96 @@ Global___TaskStatus: _TypeAlias = TaskStatus  # noqa: Y015
 class CreateTaskRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     AGENT_ID_FIELD_NUMBER: _builtins.int
+    AGENT_TYPE_FIELD_NUMBER: _builtins.int
     TYPE_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
     PAYLOAD_FIELD_NUMBER: _builtins.int
     SCHEDULE_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
+    RETRY_FIELD_NUMBER: _builtins.int
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
-    """The agent that is to run it."""
+    """The agent that is to run it. Either this or `agent_type`."""
+    agent_type: _builtins.str
+    """Any agent of this type is to run it, also one that is registered later."""
     type: _builtins.str
     """What is to be done: the name under which the agent's code registered a function."""
     priority: _common_pb2.Priority.ValueType
     payload: _builtins.str
     """Any JSON object of at most 1 MiB of text, handed to the agent verbatim; absent: {}."""
+    idempotency_key: _builtins.str
+    """A repeat with the same key within 24 hours gets the first answer again instead of a second object."""
     @_builtins.property
     def schedule(self) -> Global___Schedule:
         """Absent: immediate."""
 
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """At most 64, to find the task by."""
+
+    @_builtins.property
+    def timeout(self) -> _duration_pb2.Duration:
+        """How long one attempt may take, in seconds; absent: the agent's `timeout`, or else one hour."""
+
+    @_builtins.property
+    def retry(self) -> Global___RetryPolicy:
+        """What happens when an attempt fails; absent: the agent's `retry_attempts` with the usual backoff."""
+
     def __init__(
         self,
         *,
-        agent_id: _builtins.str = ...,
+        agent_id: _builtins.str | None = ...,
+        agent_type: _builtins.str | None = ...,
         type: _builtins.str = ...,
         priority: _common_pb2.Priority.ValueType = ...,
         payload: _builtins.str | None = ...,
         schedule: Global___Schedule | None = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        timeout: _duration_pb2.Duration | None = ...,
+        retry: Global___RetryPolicy | None = ...,
+        idempotency_key: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_payload", b"_payload", "payload", b"payload", "schedule", b"schedule"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id", "_agent_type", b"_agent_type", "_idempotency_key", b"_idempotency_key", "_payload", b"_payload", "agent_id", b"agent_id", "agent_type", b"agent_type", "idempotency_key", b"idempotency_key", "payload", b"payload", "retry", b"retry", "schedule", b"schedule", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_payload", b"_payload", "agent_id", b"agent_id", "payload", b"payload", "priority", b"priority", "schedule", b"schedule", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id", "_agent_type", b"_agent_type", "_idempotency_key", b"_idempotency_key", "_payload", b"_payload", "agent_id", b"agent_id", "agent_type", b"agent_type", "idempotency_key", b"idempotency_key", "labels", b"labels", "payload", b"payload", "priority", b"priority", "retry", b"retry", "schedule", b"schedule", "timeout", b"timeout", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__agent_id: _TypeAlias = _typing.Literal["agent_id"]  # noqa: Y015
+    _WhichOneofArgType__agent_id: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id"]  # noqa: Y015
+    _WhichOneofReturnType__agent_type: _TypeAlias = _typing.Literal["agent_type"]  # noqa: Y015
+    _WhichOneofArgType__agent_type: _TypeAlias = _typing.Literal["_agent_type", b"_agent_type"]  # noqa: Y015
+    _WhichOneofReturnType__idempotency_key: _TypeAlias = _typing.Literal["idempotency_key"]  # noqa: Y015
+    _WhichOneofArgType__idempotency_key: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key"]  # noqa: Y015
     _WhichOneofReturnType__payload: _TypeAlias = _typing.Literal["payload"]  # noqa: Y015
     _WhichOneofArgType__payload: _TypeAlias = _typing.Literal["_payload", b"_payload"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__agent_id) -> _WhichOneofReturnType__agent_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__agent_type) -> _WhichOneofReturnType__agent_type | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__idempotency_key) -> _WhichOneofReturnType__idempotency_key | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__payload) -> _WhichOneofReturnType__payload | None: ...
 
 Global___CreateTaskRequest: _TypeAlias = CreateTaskRequest  # noqa: Y015
@@ -108,54 +171,175 @@ class Schedule(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     TYPE_FIELD_NUMBER: _builtins.int
+    RUN_AT_FIELD_NUMBER: _builtins.int
+    DELAY_FIELD_NUMBER: _builtins.int
     type: Global___ScheduleType.ValueType
+    @_builtins.property
+    def run_at(self) -> _timestamp_pb2.Timestamp:
+        """With `delayed`: not before this time. Either this or `delay`."""
+
+    @_builtins.property
+    def delay(self) -> _duration_pb2.Duration:
+        """With `delayed`: seconds from now."""
+
     def __init__(
         self,
         *,
         type: Global___ScheduleType.ValueType = ...,
+        run_at: _timestamp_pb2.Timestamp | None = ...,
+        delay: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delay", b"delay", "run_at", b"run_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delay", b"delay", "run_at", b"run_at", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Schedule: _TypeAlias = Schedule  # noqa: Y015
 
 @_typing.final
+class RetryPolicy(_message.Message):
+    """What happens when an attempt fails or takes too long. Lost and handed back attempts are not failures."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    BACKOFF_FIELD_NUMBER: _builtins.int
+    MAX_BACKOFF_FIELD_NUMBER: _builtins.int
+    JITTER_FIELD_NUMBER: _builtins.int
+    attempts: _builtins.int
+    """How many times it is tried again; absent: the agent's `retry_attempts`, or else 0."""
+    jitter: _builtins.bool
+    """Whether the wait is a random part of the backoff, which keeps retries apart; absent: true."""
+    @_builtins.property
+    def backoff(self) -> _duration_pb2.Duration:
+        """Seconds before the first retry, doubled for each further one; absent: 1."""
+
+    @_builtins.property
+    def max_backoff(self) -> _duration_pb2.Duration:
+        """The most that the wait grows to, in seconds; absent: 300."""
+
+    def __init__(
+        self,
+        *,
+        attempts: _builtins.int | None = ...,
+        backoff: _duration_pb2.Duration | None = ...,
+        max_backoff: _duration_pb2.Duration | None = ...,
+        jitter: _builtins.bool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_attempts", b"_attempts", "_jitter", b"_jitter", "attempts", b"attempts", "backoff", b"backoff", "jitter", b"jitter", "max_backoff", b"max_backoff"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attempts", b"_attempts", "_jitter", b"_jitter", "attempts", b"attempts", "backoff", b"backoff", "jitter", b"jitter", "max_backoff", b"max_backoff"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__attempts: _TypeAlias = _typing.Literal["attempts"]  # noqa: Y015
+    _WhichOneofArgType__attempts: _TypeAlias = _typing.Literal["_attempts", b"_attempts"]  # noqa: Y015
+    _WhichOneofReturnType__jitter: _TypeAlias = _typing.Literal["jitter"]  # noqa: Y015
+    _WhichOneofArgType__jitter: _TypeAlias = _typing.Literal["_jitter", b"_jitter"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__attempts) -> _WhichOneofReturnType__attempts | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__jitter) -> _WhichOneofReturnType__jitter | None: ...
+
+Global___RetryPolicy: _TypeAlias = RetryPolicy  # noqa: Y015
+
+@_typing.final
 class CreateTaskResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     DATA_FIELD_NUMBER: _builtins.int
+    IDEMPOTENT_REPLAYED_FIELD_NUMBER: _builtins.int
+    idempotent_replayed: _builtins.bool
+    """True when this answer was given before, to the same idempotency key."""
     @_builtins.property
     def data(self) -> Global___Task: ...
     def __init__(
         self,
         *,
         data: Global___Task | None = ...,
+        idempotent_replayed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "idempotent_replayed", b"idempotent_replayed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CreateTaskResponse: _TypeAlias = CreateTaskResponse  # noqa: Y015
 
 @_typing.final
+class CreateTasksRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASKS_FIELD_NUMBER: _builtins.int
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    idempotency_key: _builtins.str
+    """A repeat with the same key within 24 hours gets the first answer again instead of a second object."""
+    @_builtins.property
+    def tasks(self) -> _containers.RepeatedCompositeFieldContainer[Global___CreateTaskRequest]:
+        """Without idempotency keys of their own."""
+
+    def __init__(
+        self,
+        *,
+        tasks: _abc.Iterable[Global___CreateTaskRequest] | None = ...,
+        idempotency_key: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key", "idempotency_key", b"idempotency_key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key", "idempotency_key", b"idempotency_key", "tasks", b"tasks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__idempotency_key: _TypeAlias = _typing.Literal["idempotency_key"]  # noqa: Y015
+    _WhichOneofArgType__idempotency_key: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__idempotency_key) -> _WhichOneofReturnType__idempotency_key | None: ...
+
+Global___CreateTasksRequest: _TypeAlias = CreateTasksRequest  # noqa: Y015
+
+@_typing.final
+class CreateTasksResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: _builtins.int
+    IDEMPOTENT_REPLAYED_FIELD_NUMBER: _builtins.int
+    idempotent_replayed: _builtins.bool
+    """True when this answer was given before, to the same idempotency key."""
+    @_builtins.property
+    def data(self) -> _containers.RepeatedCompositeFieldContainer[Global___Task]:
+        """In the order of the request."""
+
+    def __init__(
+        self,
+        *,
+        data: _abc.Iterable[Global___Task] | None = ...,
+        idempotent_replayed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "idempotent_replayed", b"idempotent_replayed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateTasksResponse: _TypeAlias = CreateTasksResponse  # noqa: Y015
+
+@_typing.final
 class GetTaskRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     TASK_ID_FIELD_NUMBER: _builtins.int
+    WAIT_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
+    @_builtins.property
+    def wait(self) -> _duration_pb2.Duration:
+        """Seconds to wait for the task to become final, at most 60; absent: none."""
+
     def __init__(
         self,
         *,
         task_id: _builtins.str = ...,
+        wait: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["wait", b"wait"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["task_id", b"task_id", "wait", b"wait"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -192,6 +376,10 @@ class ListTasksRequest(_message.Message):
     PRIORITY_FIELD_NUMBER: _builtins.int
     CREATED_AFTER_FIELD_NUMBER: _builtins.int
     CREATED_BEFORE_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    AGENT_TYPE_FIELD_NUMBER: _builtins.int
+    LABEL_FIELD_NUMBER: _builtins.int
+    STARTING_AFTER_FIELD_NUMBER: _builtins.int
     page: _builtins.int
     """From 1; absent: 1. A page past the last is empty."""
     limit: _builtins.int
@@ -200,6 +388,11 @@ class ListTasksRequest(_message.Message):
     """An agent that does not exist matches nothing."""
     status: Global___TaskStatus.ValueType
     priority: _common_pb2.Priority.ValueType
+    type: _builtins.str
+    agent_type: _builtins.str
+    """Of agents of this type, and of no agent yet."""
+    starting_after: _builtins.str
+    """The page that begins behind this task, in place of `page`: it does not shift when tasks are added."""
     @_builtins.property
     def created_after(self) -> _timestamp_pb2.Timestamp:
         """Created later than this, exclusive."""
@@ -207,6 +400,10 @@ class ListTasksRequest(_message.Message):
     @_builtins.property
     def created_before(self) -> _timestamp_pb2.Timestamp:
         """Created earlier than this, exclusive."""
+
+    @_builtins.property
+    def label(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """`key`, or `key=value`; of several, all must match."""
 
     def __init__(
         self,
@@ -218,23 +415,35 @@ class ListTasksRequest(_message.Message):
         priority: _common_pb2.Priority.ValueType | None = ...,
         created_after: _timestamp_pb2.Timestamp | None = ...,
         created_before: _timestamp_pb2.Timestamp | None = ...,
+        type: _builtins.str | None = ...,
+        agent_type: _builtins.str | None = ...,
+        label: _abc.Iterable[_builtins.str] | None = ...,
+        starting_after: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id", "_limit", b"_limit", "_page", b"_page", "_priority", b"_priority", "_status", b"_status", "agent_id", b"agent_id", "created_after", b"created_after", "created_before", b"created_before", "limit", b"limit", "page", b"page", "priority", b"priority", "status", b"status"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id", "_agent_type", b"_agent_type", "_limit", b"_limit", "_page", b"_page", "_priority", b"_priority", "_starting_after", b"_starting_after", "_status", b"_status", "_type", b"_type", "agent_id", b"agent_id", "agent_type", b"agent_type", "created_after", b"created_after", "created_before", b"created_before", "limit", b"limit", "page", b"page", "priority", b"priority", "starting_after", b"starting_after", "status", b"status", "type", b"type"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id", "_limit", b"_limit", "_page", b"_page", "_priority", b"_priority", "_status", b"_status", "agent_id", b"agent_id", "created_after", b"created_after", "created_before", b"created_before", "limit", b"limit", "page", b"page", "priority", b"priority", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id", "_agent_type", b"_agent_type", "_limit", b"_limit", "_page", b"_page", "_priority", b"_priority", "_starting_after", b"_starting_after", "_status", b"_status", "_type", b"_type", "agent_id", b"agent_id", "agent_type", b"agent_type", "created_after", b"created_after", "created_before", b"created_before", "label", b"label", "limit", b"limit", "page", b"page", "priority", b"priority", "starting_after", b"starting_after", "status", b"status", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__agent_id: _TypeAlias = _typing.Literal["agent_id"]  # noqa: Y015
     _WhichOneofArgType__agent_id: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id"]  # noqa: Y015
+    _WhichOneofReturnType__agent_type: _TypeAlias = _typing.Literal["agent_type"]  # noqa: Y015
+    _WhichOneofArgType__agent_type: _TypeAlias = _typing.Literal["_agent_type", b"_agent_type"]  # noqa: Y015
     _WhichOneofReturnType__limit: _TypeAlias = _typing.Literal["limit"]  # noqa: Y015
     _WhichOneofArgType__limit: _TypeAlias = _typing.Literal["_limit", b"_limit"]  # noqa: Y015
     _WhichOneofReturnType__page: _TypeAlias = _typing.Literal["page"]  # noqa: Y015
     _WhichOneofArgType__page: _TypeAlias = _typing.Literal["_page", b"_page"]  # noqa: Y015
     _WhichOneofReturnType__priority: _TypeAlias = _typing.Literal["priority"]  # noqa: Y015
     _WhichOneofArgType__priority: _TypeAlias = _typing.Literal["_priority", b"_priority"]  # noqa: Y015
+    _WhichOneofReturnType__starting_after: _TypeAlias = _typing.Literal["starting_after"]  # noqa: Y015
+    _WhichOneofArgType__starting_after: _TypeAlias = _typing.Literal["_starting_after", b"_starting_after"]  # noqa: Y015
     _WhichOneofReturnType__status: _TypeAlias = _typing.Literal["status"]  # noqa: Y015
     _WhichOneofArgType__status: _TypeAlias = _typing.Literal["_status", b"_status"]  # noqa: Y015
+    _WhichOneofReturnType__type: _TypeAlias = _typing.Literal["type"]  # noqa: Y015
+    _WhichOneofArgType__type: _TypeAlias = _typing.Literal["_type", b"_type"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__agent_id) -> _WhichOneofReturnType__agent_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__agent_type) -> _WhichOneofReturnType__agent_type | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__limit) -> _WhichOneofReturnType__limit | None: ...
     @_typing.overload
@@ -242,7 +451,11 @@ class ListTasksRequest(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__priority) -> _WhichOneofReturnType__priority | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__starting_after) -> _WhichOneofReturnType__starting_after | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__status) -> _WhichOneofReturnType__status | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__type) -> _WhichOneofReturnType__type | None: ...
 
 Global___ListTasksRequest: _TypeAlias = ListTasksRequest  # noqa: Y015
 
@@ -269,6 +482,254 @@ class ListTasksResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListTasksResponse: _TypeAlias = ListTasksResponse  # noqa: Y015
+
+@_typing.final
+class ListTaskLogsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    PAGE_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    page: _builtins.int
+    """From 1; absent: 1. A page past the last is empty."""
+    limit: _builtins.int
+    """Lines per page, 1 to 100; absent: 20."""
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        page: _builtins.int | None = ...,
+        limit: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "_page", b"_page", "limit", b"limit", "page", b"page"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_limit", b"_limit", "_page", b"_page", "limit", b"limit", "page", b"page", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__limit: _TypeAlias = _typing.Literal["limit"]  # noqa: Y015
+    _WhichOneofArgType__limit: _TypeAlias = _typing.Literal["_limit", b"_limit"]  # noqa: Y015
+    _WhichOneofReturnType__page: _TypeAlias = _typing.Literal["page"]  # noqa: Y015
+    _WhichOneofArgType__page: _TypeAlias = _typing.Literal["_page", b"_page"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__limit) -> _WhichOneofReturnType__limit | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__page) -> _WhichOneofReturnType__page | None: ...
+
+Global___ListTaskLogsRequest: _TypeAlias = ListTaskLogsRequest  # noqa: Y015
+
+@_typing.final
+class ListTaskLogsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: _builtins.int
+    PAGINATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def data(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.LogLine]: ...
+    @_builtins.property
+    def pagination(self) -> _common_pb2.Pagination: ...
+    def __init__(
+        self,
+        *,
+        data: _abc.Iterable[_common_pb2.LogLine] | None = ...,
+        pagination: _common_pb2.Pagination | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["pagination", b"pagination"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "pagination", b"pagination"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListTaskLogsResponse: _TypeAlias = ListTaskLogsResponse  # noqa: Y015
+
+@_typing.final
+class ExplainTaskRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainTaskRequest: _TypeAlias = ExplainTaskRequest  # noqa: Y015
+
+@_typing.final
+class ExplainTaskResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def data(self) -> Global___Explanation: ...
+    def __init__(
+        self,
+        *,
+        data: Global___Explanation | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainTaskResponse: _TypeAlias = ExplainTaskResponse  # noqa: Y015
+
+@_typing.final
+class Explanation(_message.Message):
+    """Why a task is where it is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    REMEDIES_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    status: Global___TaskStatus.ValueType
+    position: _builtins.int
+    """How many tasks of its queue go before it, plus one; absent when it does not wait in line, or beyond 1,000."""
+    @_builtins.property
+    def reason(self) -> Global___ExplanationReason: ...
+    @_builtins.property
+    def remedies(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What would change it, for people."""
+
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        status: Global___TaskStatus.ValueType = ...,
+        reason: Global___ExplanationReason | None = ...,
+        position: _builtins.int | None = ...,
+        remedies: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_position", b"_position", "position", b"position", "reason", b"reason"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_position", b"_position", "position", b"position", "reason", b"reason", "remedies", b"remedies", "status", b"status", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__position: _TypeAlias = _typing.Literal["position"]  # noqa: Y015
+    _WhichOneofArgType__position: _TypeAlias = _typing.Literal["_position", b"_position"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__position) -> _WhichOneofReturnType__position | None: ...
+
+Global___Explanation: _TypeAlias = Explanation  # noqa: Y015
+
+@_typing.final
+class ExplanationReason(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    code: _builtins.str
+    """A stable word: `delayed`, `backing_off`, `agent_paused`, `no_instance`, `no_handler`, `at_capacity`, `queued`, ..."""
+    message: _builtins.str
+    def __init__(
+        self,
+        *,
+        code: _builtins.str = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "message", b"message"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplanationReason: _TypeAlias = ExplanationReason  # noqa: Y015
+
+@_typing.final
+class CancelTaskRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelTaskRequest: _TypeAlias = CancelTaskRequest  # noqa: Y015
+
+@_typing.final
+class CancelTaskResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def data(self) -> Global___Task: ...
+    def __init__(
+        self,
+        *,
+        data: Global___Task | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CancelTaskResponse: _TypeAlias = CancelTaskResponse  # noqa: Y015
+
+@_typing.final
+class RetryTaskRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    idempotency_key: _builtins.str
+    """A repeat with the same key within 24 hours gets the first answer again instead of a second object."""
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        idempotency_key: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key", "idempotency_key", b"idempotency_key"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key", "idempotency_key", b"idempotency_key", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__idempotency_key: _TypeAlias = _typing.Literal["idempotency_key"]  # noqa: Y015
+    _WhichOneofArgType__idempotency_key: _TypeAlias = _typing.Literal["_idempotency_key", b"_idempotency_key"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__idempotency_key) -> _WhichOneofReturnType__idempotency_key | None: ...
+
+Global___RetryTaskRequest: _TypeAlias = RetryTaskRequest  # noqa: Y015
+
+@_typing.final
+class RetryTaskResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: _builtins.int
+    IDEMPOTENT_REPLAYED_FIELD_NUMBER: _builtins.int
+    idempotent_replayed: _builtins.bool
+    """True when this answer was given before, to the same idempotency key."""
+    @_builtins.property
+    def data(self) -> Global___Task: ...
+    def __init__(
+        self,
+        *,
+        data: Global___Task | None = ...,
+        idempotent_replayed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "idempotent_replayed", b"idempotent_replayed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetryTaskResponse: _TypeAlias = RetryTaskResponse  # noqa: Y015
 
 @_typing.final
 class WatchTaskRequest(_message.Message):
@@ -313,6 +774,26 @@ Global___WatchTaskResponse: _TypeAlias = WatchTaskResponse  # noqa: Y015
 class Task(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     ID_FIELD_NUMBER: _builtins.int
     AGENT_ID_FIELD_NUMBER: _builtins.int
     TYPE_FIELD_NUMBER: _builtins.int
@@ -331,8 +812,18 @@ class Task(_message.Message):
     DURATION_FIELD_NUMBER: _builtins.int
     ESTIMATED_COMPLETION_FIELD_NUMBER: _builtins.int
     LOGS_FIELD_NUMBER: _builtins.int
+    AGENT_TYPE_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
+    RETRY_FIELD_NUMBER: _builtins.int
+    SCHEDULE_FIELD_NUMBER: _builtins.int
+    READY_AT_FIELD_NUMBER: _builtins.int
+    RETRY_OF_FIELD_NUMBER: _builtins.int
+    CANCEL_REQUESTED_AT_FIELD_NUMBER: _builtins.int
+    FAILURES_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     agent_id: _builtins.str
+    """The agent that runs it, or is to run it; absent while any agent of `agent_type` may take it."""
     type: _builtins.str
     status: Global___TaskStatus.ValueType
     priority: _common_pb2.Priority.ValueType
@@ -350,6 +841,12 @@ class Task(_message.Message):
     """What the agent returned, once completed. Among others, a result above 16 KiB is left out."""
     result_omitted: _builtins.bool
     """True where the result was left out for its size; GetTask has it."""
+    agent_type: _builtins.str
+    """Type of the agent that runs it, or is to run it."""
+    retry_of: _builtins.str
+    """The task that this one was made from by RetryTask."""
+    failures: _builtins.int
+    """Attempts that failed, including the last."""
     @_builtins.property
     def error(self) -> Global___TaskError:
         """Why it failed or was cancelled."""
@@ -374,11 +871,33 @@ class Task(_message.Message):
     def logs(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.LogLine]:
         """The last 100 log lines, oldest first."""
 
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    @_builtins.property
+    def timeout(self) -> _duration_pb2.Duration:
+        """Of one attempt, as sent; absent: the agent's."""
+
+    @_builtins.property
+    def retry(self) -> Global___RetryPolicy:
+        """As sent."""
+
+    @_builtins.property
+    def schedule(self) -> Global___Schedule:
+        """As sent, with `delay` as the time that it stands for."""
+
+    @_builtins.property
+    def ready_at(self) -> _timestamp_pb2.Timestamp:
+        """While pending: the time before which it is not given out, by its schedule or by the backoff of a retry."""
+
+    @_builtins.property
+    def cancel_requested_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was asked to stop; the attempt may still run."""
+
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
-        agent_id: _builtins.str = ...,
+        agent_id: _builtins.str | None = ...,
         type: _builtins.str = ...,
         status: Global___TaskStatus.ValueType = ...,
         priority: _common_pb2.Priority.ValueType = ...,
@@ -395,11 +914,22 @@ class Task(_message.Message):
         duration: _duration_pb2.Duration | None = ...,
         estimated_completion: _timestamp_pb2.Timestamp | None = ...,
         logs: _abc.Iterable[_common_pb2.LogLine] | None = ...,
+        agent_type: _builtins.str = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        timeout: _duration_pb2.Duration | None = ...,
+        retry: Global___RetryPolicy | None = ...,
+        schedule: Global___Schedule | None = ...,
+        ready_at: _timestamp_pb2.Timestamp | None = ...,
+        retry_of: _builtins.str | None = ...,
+        cancel_requested_at: _timestamp_pb2.Timestamp | None = ...,
+        failures: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_payload", b"_payload", "_progress_message", b"_progress_message", "_result", b"_result", "_result_omitted", b"_result_omitted", "completed_at", b"completed_at", "created_at", b"created_at", "duration", b"duration", "error", b"error", "estimated_completion", b"estimated_completion", "payload", b"payload", "progress_message", b"progress_message", "result", b"result", "result_omitted", b"result_omitted", "started_at", b"started_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id", "_payload", b"_payload", "_progress_message", b"_progress_message", "_result", b"_result", "_result_omitted", b"_result_omitted", "_retry_of", b"_retry_of", "agent_id", b"agent_id", "cancel_requested_at", b"cancel_requested_at", "completed_at", b"completed_at", "created_at", b"created_at", "duration", b"duration", "error", b"error", "estimated_completion", b"estimated_completion", "payload", b"payload", "progress_message", b"progress_message", "ready_at", b"ready_at", "result", b"result", "result_omitted", b"result_omitted", "retry", b"retry", "retry_of", b"retry_of", "schedule", b"schedule", "started_at", b"started_at", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_payload", b"_payload", "_progress_message", b"_progress_message", "_result", b"_result", "_result_omitted", b"_result_omitted", "agent_id", b"agent_id", "attempt", b"attempt", "completed_at", b"completed_at", "created_at", b"created_at", "duration", b"duration", "error", b"error", "estimated_completion", b"estimated_completion", "id", b"id", "logs", b"logs", "payload", b"payload", "priority", b"priority", "progress", b"progress", "progress_message", b"progress_message", "result", b"result", "result_omitted", b"result_omitted", "started_at", b"started_at", "status", b"status", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id", "_payload", b"_payload", "_progress_message", b"_progress_message", "_result", b"_result", "_result_omitted", b"_result_omitted", "_retry_of", b"_retry_of", "agent_id", b"agent_id", "agent_type", b"agent_type", "attempt", b"attempt", "cancel_requested_at", b"cancel_requested_at", "completed_at", b"completed_at", "created_at", b"created_at", "duration", b"duration", "error", b"error", "estimated_completion", b"estimated_completion", "failures", b"failures", "id", b"id", "labels", b"labels", "logs", b"logs", "payload", b"payload", "priority", b"priority", "progress", b"progress", "progress_message", b"progress_message", "ready_at", b"ready_at", "result", b"result", "result_omitted", b"result_omitted", "retry", b"retry", "retry_of", b"retry_of", "schedule", b"schedule", "started_at", b"started_at", "status", b"status", "timeout", b"timeout", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__agent_id: _TypeAlias = _typing.Literal["agent_id"]  # noqa: Y015
+    _WhichOneofArgType__agent_id: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id"]  # noqa: Y015
     _WhichOneofReturnType__payload: _TypeAlias = _typing.Literal["payload"]  # noqa: Y015
     _WhichOneofArgType__payload: _TypeAlias = _typing.Literal["_payload", b"_payload"]  # noqa: Y015
     _WhichOneofReturnType__progress_message: _TypeAlias = _typing.Literal["progress_message"]  # noqa: Y015
@@ -408,6 +938,10 @@ class Task(_message.Message):
     _WhichOneofArgType__result: _TypeAlias = _typing.Literal["_result", b"_result"]  # noqa: Y015
     _WhichOneofReturnType__result_omitted: _TypeAlias = _typing.Literal["result_omitted"]  # noqa: Y015
     _WhichOneofArgType__result_omitted: _TypeAlias = _typing.Literal["_result_omitted", b"_result_omitted"]  # noqa: Y015
+    _WhichOneofReturnType__retry_of: _TypeAlias = _typing.Literal["retry_of"]  # noqa: Y015
+    _WhichOneofArgType__retry_of: _TypeAlias = _typing.Literal["_retry_of", b"_retry_of"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__agent_id) -> _WhichOneofReturnType__agent_id | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__payload) -> _WhichOneofReturnType__payload | None: ...
     @_typing.overload
@@ -416,6 +950,8 @@ class Task(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__result) -> _WhichOneofReturnType__result | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__result_omitted) -> _WhichOneofReturnType__result_omitted | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__retry_of) -> _WhichOneofReturnType__retry_of | None: ...
 
 Global___Task: _TypeAlias = Task  # noqa: Y015
 
@@ -426,7 +962,9 @@ class TaskError(_message.Message):
     CODE_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     code: _builtins.str
-    """A stable word: `task_error`, `invalid_result`, `result_too_large`, `no_handler`, `lost`, ..."""
+    """A stable word: `task_error`, `timeout`, `invalid_result`, `result_too_large`, `no_handler`, `lost`, `cancelled`,
+    `agent_deleted`, or one that agent code gave.
+    """
     message: _builtins.str
     def __init__(
         self,

@@ -28,7 +28,7 @@ if _version_not_supported:
 class TaskServiceStub(object):
     """Submits tasks and shows them.
 
-    A task is `pending` until a process of its agent has a free slot, `running` while an attempt holds it, then
+    A task is `pending` until its time has come and a process of its agent has a free slot, `running` while an attempt holds it, then
     `completed`, `failed` or `cancelled` for ever. Every answer that says a task was accepted is durable.
     """
 
@@ -43,10 +43,35 @@ class TaskServiceStub(object):
                 request_serializer=agent__orchestration_dot_v1_dot_tasks__pb2.CreateTaskRequest.SerializeToString,
                 response_deserializer=agent__orchestration_dot_v1_dot_tasks__pb2.CreateTaskResponse.FromString,
                 _registered_method=True)
+        self.CreateTasks = channel.unary_unary(
+                '/agent_orchestration.v1.TaskService/CreateTasks',
+                request_serializer=agent__orchestration_dot_v1_dot_tasks__pb2.CreateTasksRequest.SerializeToString,
+                response_deserializer=agent__orchestration_dot_v1_dot_tasks__pb2.CreateTasksResponse.FromString,
+                _registered_method=True)
         self.GetTask = channel.unary_unary(
                 '/agent_orchestration.v1.TaskService/GetTask',
                 request_serializer=agent__orchestration_dot_v1_dot_tasks__pb2.GetTaskRequest.SerializeToString,
                 response_deserializer=agent__orchestration_dot_v1_dot_tasks__pb2.GetTaskResponse.FromString,
+                _registered_method=True)
+        self.ListTaskLogs = channel.unary_unary(
+                '/agent_orchestration.v1.TaskService/ListTaskLogs',
+                request_serializer=agent__orchestration_dot_v1_dot_tasks__pb2.ListTaskLogsRequest.SerializeToString,
+                response_deserializer=agent__orchestration_dot_v1_dot_tasks__pb2.ListTaskLogsResponse.FromString,
+                _registered_method=True)
+        self.ExplainTask = channel.unary_unary(
+                '/agent_orchestration.v1.TaskService/ExplainTask',
+                request_serializer=agent__orchestration_dot_v1_dot_tasks__pb2.ExplainTaskRequest.SerializeToString,
+                response_deserializer=agent__orchestration_dot_v1_dot_tasks__pb2.ExplainTaskResponse.FromString,
+                _registered_method=True)
+        self.CancelTask = channel.unary_unary(
+                '/agent_orchestration.v1.TaskService/CancelTask',
+                request_serializer=agent__orchestration_dot_v1_dot_tasks__pb2.CancelTaskRequest.SerializeToString,
+                response_deserializer=agent__orchestration_dot_v1_dot_tasks__pb2.CancelTaskResponse.FromString,
+                _registered_method=True)
+        self.RetryTask = channel.unary_unary(
+                '/agent_orchestration.v1.TaskService/RetryTask',
+                request_serializer=agent__orchestration_dot_v1_dot_tasks__pb2.RetryTaskRequest.SerializeToString,
+                response_deserializer=agent__orchestration_dot_v1_dot_tasks__pb2.RetryTaskResponse.FromString,
                 _registered_method=True)
         self.ListTasks = channel.unary_unary(
                 '/agent_orchestration.v1.TaskService/ListTasks',
@@ -63,7 +88,7 @@ class TaskServiceStub(object):
 class TaskServiceServicer(object):
     """Submits tasks and shows them.
 
-    A task is `pending` until a process of its agent has a free slot, `running` while an attempt holds it, then
+    A task is `pending` until its time has come and a process of its agent has a free slot, `running` while an attempt holds it, then
     `completed`, `failed` or `cancelled` for ever. Every answer that says a task was accepted is durable.
     """
 
@@ -74,8 +99,46 @@ class TaskServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateTasks(self, request, context):
+        """Submits up to 1,000 tasks, all or none. INVALID_ARGUMENT names the field, as in `tasks[3].type`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetTask(self, request, context):
-        """Shows one task with its payload, result and last 100 log lines. NOT_FOUND when no such task exists.
+        """Shows one task with its payload, result and last 100 log lines. NOT_FOUND when no such task exists. With `wait` the
+        answer comes as soon as the task is final, or when the time is over.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTaskLogs(self, request, context):
+        """Lists the log lines of a task, oldest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExplainTask(self, request, context):
+        """Says why a task is not running: the first thing that holds it, its place in the queue and what would change it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelTask(self, request, context):
+        """Cancels a task: a pending one at once; a running one is asked to stop, and is `cancelled` when its process confirms
+        it, or after 30 seconds. FAILED_PRECONDITION when it is completed or failed; again on a cancelled one is fine.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RetryTask(self, request, context):
+        """Makes a new task like a final one, to run at once. FAILED_PRECONDITION when the task is not final, or its agent was
+        deleted.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -104,10 +167,35 @@ def add_TaskServiceServicer_to_server(servicer, server):
                     request_deserializer=agent__orchestration_dot_v1_dot_tasks__pb2.CreateTaskRequest.FromString,
                     response_serializer=agent__orchestration_dot_v1_dot_tasks__pb2.CreateTaskResponse.SerializeToString,
             ),
+            'CreateTasks': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateTasks,
+                    request_deserializer=agent__orchestration_dot_v1_dot_tasks__pb2.CreateTasksRequest.FromString,
+                    response_serializer=agent__orchestration_dot_v1_dot_tasks__pb2.CreateTasksResponse.SerializeToString,
+            ),
             'GetTask': grpc.unary_unary_rpc_method_handler(
                     servicer.GetTask,
                     request_deserializer=agent__orchestration_dot_v1_dot_tasks__pb2.GetTaskRequest.FromString,
                     response_serializer=agent__orchestration_dot_v1_dot_tasks__pb2.GetTaskResponse.SerializeToString,
+            ),
+            'ListTaskLogs': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTaskLogs,
+                    request_deserializer=agent__orchestration_dot_v1_dot_tasks__pb2.ListTaskLogsRequest.FromString,
+                    response_serializer=agent__orchestration_dot_v1_dot_tasks__pb2.ListTaskLogsResponse.SerializeToString,
+            ),
+            'ExplainTask': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainTask,
+                    request_deserializer=agent__orchestration_dot_v1_dot_tasks__pb2.ExplainTaskRequest.FromString,
+                    response_serializer=agent__orchestration_dot_v1_dot_tasks__pb2.ExplainTaskResponse.SerializeToString,
+            ),
+            'CancelTask': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelTask,
+                    request_deserializer=agent__orchestration_dot_v1_dot_tasks__pb2.CancelTaskRequest.FromString,
+                    response_serializer=agent__orchestration_dot_v1_dot_tasks__pb2.CancelTaskResponse.SerializeToString,
+            ),
+            'RetryTask': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetryTask,
+                    request_deserializer=agent__orchestration_dot_v1_dot_tasks__pb2.RetryTaskRequest.FromString,
+                    response_serializer=agent__orchestration_dot_v1_dot_tasks__pb2.RetryTaskResponse.SerializeToString,
             ),
             'ListTasks': grpc.unary_unary_rpc_method_handler(
                     servicer.ListTasks,
@@ -130,7 +218,7 @@ def add_TaskServiceServicer_to_server(servicer, server):
 class TaskService(object):
     """Submits tasks and shows them.
 
-    A task is `pending` until a process of its agent has a free slot, `running` while an attempt holds it, then
+    A task is `pending` until its time has come and a process of its agent has a free slot, `running` while an attempt holds it, then
     `completed`, `failed` or `cancelled` for ever. Every answer that says a task was accepted is durable.
     """
 
@@ -162,6 +250,33 @@ class TaskService(object):
             _registered_method=True)
 
     @staticmethod
+    def CreateTasks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agent_orchestration.v1.TaskService/CreateTasks',
+            agent__orchestration_dot_v1_dot_tasks__pb2.CreateTasksRequest.SerializeToString,
+            agent__orchestration_dot_v1_dot_tasks__pb2.CreateTasksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def GetTask(request,
             target,
             options=(),
@@ -178,6 +293,114 @@ class TaskService(object):
             '/agent_orchestration.v1.TaskService/GetTask',
             agent__orchestration_dot_v1_dot_tasks__pb2.GetTaskRequest.SerializeToString,
             agent__orchestration_dot_v1_dot_tasks__pb2.GetTaskResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTaskLogs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agent_orchestration.v1.TaskService/ListTaskLogs',
+            agent__orchestration_dot_v1_dot_tasks__pb2.ListTaskLogsRequest.SerializeToString,
+            agent__orchestration_dot_v1_dot_tasks__pb2.ListTaskLogsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainTask(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agent_orchestration.v1.TaskService/ExplainTask',
+            agent__orchestration_dot_v1_dot_tasks__pb2.ExplainTaskRequest.SerializeToString,
+            agent__orchestration_dot_v1_dot_tasks__pb2.ExplainTaskResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelTask(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agent_orchestration.v1.TaskService/CancelTask',
+            agent__orchestration_dot_v1_dot_tasks__pb2.CancelTaskRequest.SerializeToString,
+            agent__orchestration_dot_v1_dot_tasks__pb2.CancelTaskResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetryTask(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agent_orchestration.v1.TaskService/RetryTask',
+            agent__orchestration_dot_v1_dot_tasks__pb2.RetryTaskRequest.SerializeToString,
+            agent__orchestration_dot_v1_dot_tasks__pb2.RetryTaskResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -29,7 +29,7 @@ GRPC_VERSION: str
 class TaskServiceStub:
     """Submits tasks and shows them.
 
-    A task is `pending` until a process of its agent has a free slot, `running` while an attempt holds it, then
+    A task is `pending` until its time has come and a process of its agent has a free slot, `running` while an attempt holds it, then
     `completed`, `failed` or `cancelled` for ever. Every answer that says a task was accepted is durable.
     """
 
@@ -39,8 +39,24 @@ class TaskServiceStub:
     def __new__(cls, channel: _aio.Channel) -> TaskServiceAsyncStub: ...
     CreateTask: _grpc.UnaryUnaryMultiCallable[_tasks_pb2.CreateTaskRequest, _tasks_pb2.CreateTaskResponse]
     """Submits a task. INVALID_ARGUMENT names the field when the agent does not exist."""
+    CreateTasks: _grpc.UnaryUnaryMultiCallable[_tasks_pb2.CreateTasksRequest, _tasks_pb2.CreateTasksResponse]
+    """Submits up to 1,000 tasks, all or none. INVALID_ARGUMENT names the field, as in `tasks[3].type`."""
     GetTask: _grpc.UnaryUnaryMultiCallable[_tasks_pb2.GetTaskRequest, _tasks_pb2.GetTaskResponse]
-    """Shows one task with its payload, result and last 100 log lines. NOT_FOUND when no such task exists."""
+    """Shows one task with its payload, result and last 100 log lines. NOT_FOUND when no such task exists. With `wait` the
+    answer comes as soon as the task is final, or when the time is over.
+    """
+    ListTaskLogs: _grpc.UnaryUnaryMultiCallable[_tasks_pb2.ListTaskLogsRequest, _tasks_pb2.ListTaskLogsResponse]
+    """Lists the log lines of a task, oldest first."""
+    ExplainTask: _grpc.UnaryUnaryMultiCallable[_tasks_pb2.ExplainTaskRequest, _tasks_pb2.ExplainTaskResponse]
+    """Says why a task is not running: the first thing that holds it, its place in the queue and what would change it."""
+    CancelTask: _grpc.UnaryUnaryMultiCallable[_tasks_pb2.CancelTaskRequest, _tasks_pb2.CancelTaskResponse]
+    """Cancels a task: a pending one at once; a running one is asked to stop, and is `cancelled` when its process confirms
+    it, or after 30 seconds. FAILED_PRECONDITION when it is completed or failed; again on a cancelled one is fine.
+    """
+    RetryTask: _grpc.UnaryUnaryMultiCallable[_tasks_pb2.RetryTaskRequest, _tasks_pb2.RetryTaskResponse]
+    """Makes a new task like a final one, to run at once. FAILED_PRECONDITION when the task is not final, or its agent was
+    deleted.
+    """
     ListTasks: _grpc.UnaryUnaryMultiCallable[_tasks_pb2.ListTasksRequest, _tasks_pb2.ListTasksResponse]
     """Lists tasks, newest first, without payloads and logs."""
     WatchTask: _grpc.UnaryStreamMultiCallable[_tasks_pb2.WatchTaskRequest, _tasks_pb2.WatchTaskResponse]
@@ -52,15 +68,31 @@ class TaskServiceStub:
 class TaskServiceAsyncStub(TaskServiceStub):
     """Submits tasks and shows them.
 
-    A task is `pending` until a process of its agent has a free slot, `running` while an attempt holds it, then
+    A task is `pending` until its time has come and a process of its agent has a free slot, `running` while an attempt holds it, then
     `completed`, `failed` or `cancelled` for ever. Every answer that says a task was accepted is durable.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateTask: _aio.UnaryUnaryMultiCallable[_tasks_pb2.CreateTaskRequest, _tasks_pb2.CreateTaskResponse]  # type: ignore[assignment]
     """Submits a task. INVALID_ARGUMENT names the field when the agent does not exist."""
+    CreateTasks: _aio.UnaryUnaryMultiCallable[_tasks_pb2.CreateTasksRequest, _tasks_pb2.CreateTasksResponse]  # type: ignore[assignment]
+    """Submits up to 1,000 tasks, all or none. INVALID_ARGUMENT names the field, as in `tasks[3].type`."""
     GetTask: _aio.UnaryUnaryMultiCallable[_tasks_pb2.GetTaskRequest, _tasks_pb2.GetTaskResponse]  # type: ignore[assignment]
-    """Shows one task with its payload, result and last 100 log lines. NOT_FOUND when no such task exists."""
+    """Shows one task with its payload, result and last 100 log lines. NOT_FOUND when no such task exists. With `wait` the
+    answer comes as soon as the task is final, or when the time is over.
+    """
+    ListTaskLogs: _aio.UnaryUnaryMultiCallable[_tasks_pb2.ListTaskLogsRequest, _tasks_pb2.ListTaskLogsResponse]  # type: ignore[assignment]
+    """Lists the log lines of a task, oldest first."""
+    ExplainTask: _aio.UnaryUnaryMultiCallable[_tasks_pb2.ExplainTaskRequest, _tasks_pb2.ExplainTaskResponse]  # type: ignore[assignment]
+    """Says why a task is not running: the first thing that holds it, its place in the queue and what would change it."""
+    CancelTask: _aio.UnaryUnaryMultiCallable[_tasks_pb2.CancelTaskRequest, _tasks_pb2.CancelTaskResponse]  # type: ignore[assignment]
+    """Cancels a task: a pending one at once; a running one is asked to stop, and is `cancelled` when its process confirms
+    it, or after 30 seconds. FAILED_PRECONDITION when it is completed or failed; again on a cancelled one is fine.
+    """
+    RetryTask: _aio.UnaryUnaryMultiCallable[_tasks_pb2.RetryTaskRequest, _tasks_pb2.RetryTaskResponse]  # type: ignore[assignment]
+    """Makes a new task like a final one, to run at once. FAILED_PRECONDITION when the task is not final, or its agent was
+    deleted.
+    """
     ListTasks: _aio.UnaryUnaryMultiCallable[_tasks_pb2.ListTasksRequest, _tasks_pb2.ListTasksResponse]  # type: ignore[assignment]
     """Lists tasks, newest first, without payloads and logs."""
     WatchTask: _aio.UnaryStreamMultiCallable[_tasks_pb2.WatchTaskRequest, _tasks_pb2.WatchTaskResponse]  # type: ignore[assignment]
@@ -71,7 +103,7 @@ class TaskServiceAsyncStub(TaskServiceStub):
 class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
     """Submits tasks and shows them.
 
-    A task is `pending` until a process of its agent has a free slot, `running` while an attempt holds it, then
+    A task is `pending` until its time has come and a process of its agent has a free slot, `running` while an attempt holds it, then
     `completed`, `failed` or `cancelled` for ever. Every answer that says a task was accepted is durable.
     """
 
@@ -84,12 +116,58 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
         """Submits a task. INVALID_ARGUMENT names the field when the agent does not exist."""
 
     @_abc_1.abstractmethod
+    def CreateTasks(
+        self,
+        request: _tasks_pb2.CreateTasksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tasks_pb2.CreateTasksResponse, _abc.Awaitable[_tasks_pb2.CreateTasksResponse]]:
+        """Submits up to 1,000 tasks, all or none. INVALID_ARGUMENT names the field, as in `tasks[3].type`."""
+
+    @_abc_1.abstractmethod
     def GetTask(
         self,
         request: _tasks_pb2.GetTaskRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_tasks_pb2.GetTaskResponse, _abc.Awaitable[_tasks_pb2.GetTaskResponse]]:
-        """Shows one task with its payload, result and last 100 log lines. NOT_FOUND when no such task exists."""
+        """Shows one task with its payload, result and last 100 log lines. NOT_FOUND when no such task exists. With `wait` the
+        answer comes as soon as the task is final, or when the time is over.
+        """
+
+    @_abc_1.abstractmethod
+    def ListTaskLogs(
+        self,
+        request: _tasks_pb2.ListTaskLogsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tasks_pb2.ListTaskLogsResponse, _abc.Awaitable[_tasks_pb2.ListTaskLogsResponse]]:
+        """Lists the log lines of a task, oldest first."""
+
+    @_abc_1.abstractmethod
+    def ExplainTask(
+        self,
+        request: _tasks_pb2.ExplainTaskRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tasks_pb2.ExplainTaskResponse, _abc.Awaitable[_tasks_pb2.ExplainTaskResponse]]:
+        """Says why a task is not running: the first thing that holds it, its place in the queue and what would change it."""
+
+    @_abc_1.abstractmethod
+    def CancelTask(
+        self,
+        request: _tasks_pb2.CancelTaskRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tasks_pb2.CancelTaskResponse, _abc.Awaitable[_tasks_pb2.CancelTaskResponse]]:
+        """Cancels a task: a pending one at once; a running one is asked to stop, and is `cancelled` when its process confirms
+        it, or after 30 seconds. FAILED_PRECONDITION when it is completed or failed; again on a cancelled one is fine.
+        """
+
+    @_abc_1.abstractmethod
+    def RetryTask(
+        self,
+        request: _tasks_pb2.RetryTaskRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_tasks_pb2.RetryTaskResponse, _abc.Awaitable[_tasks_pb2.RetryTaskResponse]]:
+        """Makes a new task like a final one, to run at once. FAILED_PRECONDITION when the task is not final, or its agent was
+        deleted.
+        """
 
     @_abc_1.abstractmethod
     def ListTasks(
