@@ -1,11 +1,12 @@
 """The only wiring: opens the store, builds the engine and the services, runs until told to stop."""
 
 import asyncio
+import random
 import signal
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import grpc
 import structlog
@@ -27,23 +28,32 @@ from ao_server.api.methods import Methods
 from ao_server.api.monitoring import MonitoringServicer
 from ao_server.api.relay import RelayServicer
 from ao_server.api.runners import RunnerServicer
+from ao_server.api.standard_services import StandardServices
 from ao_server.api.tasks import TaskServicer
 from ao_server.engine.access import Access, sha256
+from ao_server.engine.alerts import Alerts
+from ao_server.engine.clearing import Clearing
 from ao_server.engine.clock import SystemClock
 from ao_server.engine.dispatch import Dispatcher
 from ao_server.engine.feed import Feed
 from ao_server.engine.fleet import Fleet
 from ao_server.engine.ids import Ids
+from ao_server.engine.pruning import Pruning
 from ao_server.engine.registry import Registry
+from ao_server.engine.releases import Releases
+from ao_server.engine.unhandled import Unhandled
+from ao_server.engine.waits import Waits
 from ao_server.errors import CannotStart
 from ao_server.settings import Settings
 from ao_server.store import credentials, events, schema, sqlite_library
 from ao_server.store.database import Database, is_away
 from ao_server.store.reader import Reader
-from ao_server.store.tasks import TaskSelections
+from ao_server.store.selections import TaskSelections
 from ao_server.store.writer import Writer
 
 log = structlog.get_logger("ao_server")
+
+Told = TypeVar("Told")
 
 MESSAGE_BYTES: Final = 16 * 1024 * 1024
 IN_FLIGHT_SECONDS: Final = 3.0
@@ -98,49 +108,80 @@ async def serving(settings: Settings, stop: asyncio.Event) -> AsyncGenerator[Ser
         selections = TaskSelections(database)
         dispatcher = Dispatcher(registry, selections, clock.monotonic)
         feed = Feed(reader)
+        waits = Waits()
+        releases = Releases(reader, selections, clock)
         writer = Writer(
             database,
             clock.now,
             follow_ups=dispatcher.claims,
-            observe=registry.observe,
-            publish=feed.publish,
+            observe=_each(registry.observe, releases.observe),
+            publish=_each(feed.publish, waits.publish),
             on_death=die,
         )
         writer.start(connection)
         stack.push_async_callback(writer.stop)
         new_admin_key = await _ensure_project(settings, reader, writer, ids)
         await feed.open()
-        fleet = Fleet(writer, registry, dispatcher, selections, clock, ids)
+        fleet = Fleet(writer, registry, dispatcher, selections, clock, ids, random.random)
         were_active = await fleet.restore(reader)
+        clearing = Clearing(selections)
+        await clearing.restore(reader)
+        alerts = Alerts(feed, clock, lambda: database.disk_usage(settings.data_dir), settings.disk_alert)
 
         access = Access(reader, clock, keys.gateway_key(settings.data_dir, settings.gateway_key))
         methods = Methods(access, ids, clock)
         relay = RelayServicer(methods)
         agents_pb2_grpc.add_AgentServiceServicer_to_server(
-            AgentServicer(writer, reader, registry, clock, ids), _as_server(methods)
+            AgentServicer(writer, reader, registry, fleet, clearing, clock, ids), _as_server(methods)
         )
-        tasks_pb2_grpc.add_TaskServiceServicer_to_server(TaskServicer(writer, reader, feed, ids), _as_server(methods))
+        tasks_pb2_grpc.add_TaskServiceServicer_to_server(
+            TaskServicer(writer, reader, feed, waits, registry, fleet, ids), _as_server(methods)
+        )
         monitoring_pb2_grpc.add_MonitoringServiceServicer_to_server(
             MonitoringServicer(writer, reader, feed, clock, settings.data_dir), _as_server(methods)
         )
         runners_pb2_grpc.add_RunnerServiceServicer_to_server(
-            RunnerServicer(fleet, writer, clock, settings.lease), _as_server(methods)
+            RunnerServicer(fleet, writer, clock, random.random, settings.lease), _as_server(methods)
         )
         access_pb2_grpc.add_AccessServiceServicer_to_server(AccessServicer(access), _as_server(methods))
         relay_pb2_grpc.add_RelayServiceServicer_to_server(relay, _as_server(methods))
 
-        server, address = await _listen(settings, methods)
-        sweep = asyncio.create_task(fleet.sweep(were_active))
-        sweep.add_done_callback(
-            lambda task: None if task.cancelled() else die(task.exception() or RuntimeError("ended"))
-        )
+        standard = StandardServices(methods.services)
+        server, address = await _listen(settings, methods, standard)
+        upkeep = [
+            fleet.sweep(were_active),
+            releases.run(writer),
+            clearing.run(writer),
+            alerts.run(writer),
+            Unhandled(reader, registry, selections, clock).run(writer),
+            Pruning(reader, clock, settings.event_retention).run(writer),
+        ]
+        tasks = [_supervised(each, die) for each in upkeep]
         try:
             yield Server(address, new_admin_key, died)
         finally:
-            sweep.cancel()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await standard.stopping()
             fleet.announce_stop()
             await _drain(relay, methods)
             await server.stop(GRACE_SECONDS)
+
+
+def _supervised(work: Coroutine[Any, Any, None], die: Callable[[BaseException], None]) -> asyncio.Task[None]:
+    """Work that lasts as long as the server, which cannot go on without it."""
+    task = asyncio.create_task(work)
+    task.add_done_callback(lambda task: None if task.cancelled() else die(task.exception() or RuntimeError("ended")))
+    return task
+
+
+def _each(*told: Callable[[Told], None]) -> Callable[[Told], None]:
+    def tell(what: Told) -> None:
+        for each in told:
+            each(what)
+
+    return tell
 
 
 def _stop_or_die(stop: asyncio.Event) -> None:
@@ -186,7 +227,7 @@ async def _ensure_project(settings: Settings, reader: Reader, writer: Writer, id
     return None
 
 
-async def _listen(settings: Settings, methods: Methods) -> tuple[grpc.aio.Server, str]:
+async def _listen(settings: Settings, methods: Methods, standard: StandardServices) -> tuple[grpc.aio.Server, str]:
     server = grpc.aio.server(
         options=[
             ("grpc.so_reuseport", 0),
@@ -195,6 +236,7 @@ async def _listen(settings: Settings, methods: Methods) -> tuple[grpc.aio.Server
         ]
     )
     methods.register(server)
+    await standard.register(server)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     try:
         port = server.add_insecure_port(f"{host}:{settings.grpc_port}")

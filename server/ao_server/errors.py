@@ -56,6 +56,12 @@ class NotFound(Problem):
     code = "not_found"
 
 
+class Conflict(Problem):
+    """The state of the object forbids it, or an idempotency key was used for something else."""
+
+    code = "conflict"
+
+
 class CursorRejected(Problem):
     """An event cursor that cannot be resumed from: `cursor_invalid`, `cursor_expired` or `cursor_ahead`."""
 

@@ -11,11 +11,12 @@ from agent_orchestration.environment import PREFIX, check_host, check_rate_limit
 from ao_server.errors import CannotStart
 
 MAX_LEASE_SECONDS: Final = 3600.0
+MAX_RETENTION_HOURS: Final = 10 * 365 * 24.0
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """A server's settings. `lease` in seconds."""
+    """A server's settings. `lease` and `event_retention` in seconds, `disk_alert` in percent of the disk."""
 
     host: str
     grpc_port: int
@@ -24,6 +25,8 @@ class Settings:
     lease: float
     admin_key: str | None
     gateway_key: str | None
+    event_retention: float
+    disk_alert: float
 
 
 def read(
@@ -45,23 +48,26 @@ def read(
             grpc_port=grpc_port,
             data_dir=folder,
             database_url=database_url or value(environment, "DATABASE_URL") or f"sqlite:///{folder / 'ao.db'}",
-            lease=_lease(environment),
+            lease=_number(environment, "LEASE_SECONDS", 15.0, 3.0, MAX_LEASE_SECONDS),
             admin_key=secret(environment, "API_KEY"),
             gateway_key=secret(environment, "GATEWAY_KEY"),
+            event_retention=3600.0 * _number(environment, "EVENT_RETENTION_HOURS", 168.0, 0.001, MAX_RETENTION_HOURS),
+            disk_alert=_number(environment, "DISK_ALERT_PERCENT", 90.0, 0.0, 100.0),
         )
     except environment_rules.CannotStart as refusal:
         # The store, which has reasons of its own, may not know the client's package.
         raise CannotStart(str(refusal)) from None
 
 
-def _lease(environment: Mapping[str, str]) -> float:
-    given = value(environment, "LEASE_SECONDS")
+def _number(environment: Mapping[str, str], name: str, default: float, least: float, most: float) -> float:
+    given = value(environment, name)
     if given is None:
-        return 15.0
+        return default
     try:
-        lease = float(given)
+        number = float(given)
     except ValueError:
-        lease = 0.0
-    if not 3.0 <= lease <= MAX_LEASE_SECONDS:
-        raise CannotStart(f"{PREFIX}LEASE_SECONDS must be a number of seconds from 3 to {MAX_LEASE_SECONDS:g}")
-    return lease
+        number = float("nan")
+    # Written so that NaN fails too.
+    if not least <= number <= most:
+        raise CannotStart(f"{PREFIX}{name} must be a number from {least:g} to {most:g}")
+    return number

@@ -1,8 +1,8 @@
 """One call: who makes it, under which id, and how long it may take. Methods read it here, whichever way it came in."""
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
@@ -19,6 +19,8 @@ class Call:
     principal: Principal
     request_id: str
     timeout: float | None
+    # Told with True when the call begins to wait for something to happen, with False when it goes on.
+    on_parked: Callable[[bool], None] = lambda is_parked: None
 
     @property
     def project_id(self) -> str:
@@ -45,6 +47,17 @@ async def within(call: Call) -> AsyncGenerator[None, None]:
         raise DeadlineExceeded("the call took longer than its deadline") from None
     finally:
         _current.reset(token)
+
+
+@contextmanager
+def parked() -> Generator[None]:
+    """While the current call only waits: it does not count among those that are worked on."""
+    told = current().on_parked
+    told(True)
+    try:
+        yield
+    finally:
+        told(False)
 
 
 def enter(call: Call) -> None:

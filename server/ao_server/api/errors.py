@@ -7,6 +7,7 @@ from google.protobuf import any_pb2, duration_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from ao_server.errors import (
+    Conflict,
     CursorRejected,
     DeadlineExceeded,
     Forbidden,
@@ -26,6 +27,7 @@ _CODES: Final[dict[type[Problem], int]] = {
     Unauthorized: code_pb2.UNAUTHENTICATED,
     Forbidden: code_pb2.PERMISSION_DENIED,
     NotFound: code_pb2.NOT_FOUND,
+    Conflict: code_pb2.FAILED_PRECONDITION,
     CursorRejected: code_pb2.OUT_OF_RANGE,
     Superseded: code_pb2.ABORTED,
     Unavailable: code_pb2.UNAVAILABLE,

@@ -1,18 +1,15 @@
 """Rows to messages. Columns are copied by equal name; what is computed or nested is written out here."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, TypeVar
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
-from agent_orchestration.v1 import agents_pb2, common_pb2, events_pb2, tasks_pb2
-from ao_server.engine import bodies, counters
-from ao_server.engine.registry import Instance
+from agent_orchestration.v1 import common_pb2, events_pb2, tasks_pb2
+from ao_server.engine import bodies, counters, intake, retries
 from ao_server.store import rows
-from ao_server.store.counts import AgentTotals
-from ao_server.store.reader import Page
 from ao_server.store.tasks import ListedTask, TaskDetail
 
 MessageType = TypeVar("MessageType", bound=Message)
@@ -41,37 +38,19 @@ def enum_name(enum: Any, number: int) -> str:
     return name.removeprefix(_prefix(enum.DESCRIPTOR)).lower()
 
 
-def agent(
-    row: rows.Agent, totals: AgentTotals, instances: Sequence[Instance], monotonic: float, lease: float
-) -> agents_pb2.Agent:
-    """An agent with its metrics and the health of its processes."""
-    message = fill(agents_pb2.Agent(), row)
-    loads = [instance.session.load for instance in instances if instance.session is not None]
-    message.health.status = _health(row, instances, bool(loads), monotonic, lease)
-    checked = max((load.at for load in loads), default=0) or row.last_seen_at
-    if checked:
-        message.health.last_check.FromMicroseconds(checked)
-    message.health.uptime.FromMicroseconds(round(max((load.uptime for load in loads), default=0.0) * 1e6))
-    metrics = message.metrics
-    metrics.tasks_completed = totals.completed
-    metrics.tasks_failed = totals.failed
-    finished = totals.completed + totals.failed
-    metrics.success_rate = round(100 * totals.completed / finished, 2) if finished else 0.0
-    metrics.avg_response_time = round(totals.duration / totals.completed / 1000, 3) if totals.completed else 0.0
-    if loads:
-        metrics.memory_usage = round(sum(load.memory_usage for load in loads) / len(loads), 2)
-        metrics.cpu_usage = round(sum(load.cpu_usage for load in loads) / len(loads), 2)
-    return message
-
-
 def task_detail(detail: TaskDetail) -> tasks_pb2.Task:
     """A task as it is shown alone."""
     message = task(detail.task)
     message.payload = detail.payload
     if detail.result is not None:
         message.result = detail.result
-    message.logs.extend(fill(common_pb2.LogLine(), line) for line in detail.logs)
+    message.logs.extend(log_line(line) for line in detail.logs)
     return message
+
+
+def log_line(line: object) -> common_pb2.LogLine:
+    """A log line, from the store or from an event."""
+    return fill(common_pb2.LogLine(), line)
 
 
 def created_task(row: rows.Task, payload: str) -> tasks_pb2.Task:
@@ -90,6 +69,16 @@ def task(row: rows.Task) -> tasks_pb2.Task:
     """What every view of a task shows."""
     message = fill(tasks_pb2.Task(), row)
     message.priority = _PRIORITY_NUMBERS[row.priority]  # pyright: ignore[reportAttributeAccessIssue] - an enum's number
+    if not row.agent_id:
+        message.ClearField("agent_id")
+    message.labels.update(intake.labels_of(row))
+    message.schedule.type = tasks_pb2.SCHEDULE_TYPE_IMMEDIATE
+    if row.run_at is not None:
+        message.schedule.type = tasks_pb2.SCHEDULE_TYPE_DELAYED
+        message.schedule.run_at.FromMicroseconds(row.run_at)
+    if row.retry is not None:
+        message.retry.SetInParent()
+        fill(message.retry, retries.of(row))
     if row.error_code is not None:
         message.error.code = row.error_code
         message.error.message = row.error_message or ""
@@ -109,16 +98,12 @@ def event(row: rows.Event, cursor: str) -> events_pb2.Event:
             message.task.CopyFrom(_with_result(task(body.task), body.result, body.result_omitted))
         case bodies.LogBody():
             fill(message.task_log, body)
-            message.task_log.lines.extend(fill(common_pb2.LogLine(), line) for line in body.lines)
+            message.task_log.lines.extend(log_line(line) for line in body.lines)
+        case bodies.AlertBody():
+            fill(message.system_alert, body)
         case _:
             fill(message.agent_status_change, body)
     return message
-
-
-def pagination(page: Page[Any], number: int, limit: int) -> common_pb2.Pagination:
-    """Where the page stands."""
-    pages = -(-page.total // limit)
-    return common_pb2.Pagination(page=number, limit=limit, total=page.total, pages=pages)
 
 
 def _with_result(message: tasks_pb2.Task, result: str | None, omitted: bool) -> tasks_pb2.Task:
@@ -127,20 +112,6 @@ def _with_result(message: tasks_pb2.Task, result: str | None, omitted: bool) -> 
     if omitted:
         message.result_omitted = True
     return message
-
-
-def _health(
-    row: rows.Agent, instances: Sequence[Instance], connected: bool, monotonic: float, lease: float
-) -> agents_pb2.HealthStatus.ValueType:
-    if row.status == "initializing":
-        return agents_pb2.HEALTH_STATUS_UNKNOWN
-    if row.status == "error":
-        return agents_pb2.HEALTH_STATUS_ERROR
-    if not instances or row.status == "inactive":
-        return agents_pb2.HEALTH_STATUS_OFFLINE
-    # A status comes every third of the lease; one that is twice as late is missed.
-    overdue = any(instance.expires_at - monotonic < lease / 3 for instance in instances)
-    return agents_pb2.HEALTH_STATUS_HEALTHY if connected and not overdue else agents_pb2.HEALTH_STATUS_DEGRADED
 
 
 @cache

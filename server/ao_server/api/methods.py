@@ -6,6 +6,7 @@ A method reached over gRPC and one reached through the relay pass the same check
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any, Final
 
@@ -50,6 +51,11 @@ class Methods:
         self._services[service] = handlers
         self._handlers |= {f"/{service}/{name}": handler for name, handler in handlers.items()}
 
+    @property
+    def services(self) -> list[str]:
+        """Full names of the services."""
+        return list(self._services)
+
     def register(self, server: grpc.aio.Server) -> None:
         """Serves every method over gRPC."""
         for service, handlers in self._services.items():
@@ -57,15 +63,20 @@ class Methods:
             server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, wrapped),))
 
     async def relayed(
-        self, method: str, message: bytes, metadata: Metadata, timeout: float
+        self, method: str, message: bytes, metadata: Metadata, timeout: float, on_parked: Callable[[bool], None]
     ) -> bytes | status_pb2.Status:
-        """Runs one unary method for a gateway; the serialized response, or the status of its failure."""
+        """Runs one unary method for a gateway; the serialized response, or the status of its failure.
+
+        `on_parked` is told when the call begins, and ceases, to wait for something to happen.
+        """
         handler = self._handlers.get(method)
         if handler is None or handler.unary_unary is None:
             return status_pb2.Status(code=grpc.StatusCode.UNIMPLEMENTED.value[0], message=f"no method {method}")
         try:
             request = handler.request_deserializer(message)
-            response = await self._unary(method, handler.unary_unary, request, metadata, timeout)
+            admitted = await self._admit(method, metadata, timeout)
+            call = replace(admitted, on_parked=on_parked)
+            response = await self._unary(call, handler.unary_unary, request)
             return handler.response_serializer(response)
         except Exception as error:
             return errors.status_of(self._problem(method, error))
@@ -76,15 +87,8 @@ class Methods:
         for task in self._streams:
             task.cancel()
 
-    async def _unary(
-        self,
-        method: str,
-        behavior: Callable[..., Awaitable[Message]],
-        request: Message,
-        metadata: Metadata,
-        timeout: float,
-    ) -> Message:
-        async with calls.within(await self._admit(method, metadata, timeout)):
+    async def _unary(self, call: calls.Call, behavior: Callable[..., Awaitable[Message]], request: Message) -> Message:
+        async with calls.within(call):
             validate(request)
             return await behavior(request, None)
 
@@ -114,7 +118,8 @@ class Methods:
                 remaining = context.time_remaining()
                 timeout = calls.DEFAULT_TIMEOUT_SECONDS if remaining is None else max(0.0, remaining)
                 try:
-                    return await self._unary(method, handler.unary_unary, request, _metadata(context), timeout)
+                    call = await self._admit(method, _metadata(context), timeout)
+                    return await self._unary(call, handler.unary_unary, request)
                 except Exception as error:
                     return await self._abort(method, context, error)
 

@@ -2,24 +2,25 @@
 
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from agent_orchestration.v1 import events_pb2, monitoring_pb2, monitoring_pb2_grpc
-from ao_server.api import calls, messages
+from ao_server.api import calls, event_filters, messages, metric_messages
+from ao_server.api.metric_messages import METRICS, PERIODS
 from ao_server.engine.clock import Clock
 from ao_server.engine.counters import MICROSECONDS_A_MINUTE
 from ao_server.engine.feed import READ_AT_ONCE, Feed
 from ao_server.errors import Forbidden, Unavailable
 from ao_server.store import agents, counts, rows
+from ao_server.store.filters import TaskFilter
 from ao_server.store.reader import Reader
 from ao_server.store.writer import Writer
 
 MESSAGE_BYTES = 1024 * 1024
-SYSTEM_EVENTS = frozenset({"agent_status_change", "task_completed", "system_alert"})
 
 
 class MonitoringServicer(monitoring_pb2_grpc.MonitoringServiceServicer):
@@ -54,6 +55,18 @@ class MonitoringServicer(monitoring_pb2_grpc.MonitoringServiceServicer):
         response.status = status
         return response
 
+    async def GetMetrics(
+        self, request: monitoring_pb2.GetMetricsRequest, context: Any
+    ) -> monitoring_pb2.GetMetricsResponse:
+        """Shows how the work went over time."""
+        period = request.period or monitoring_pb2.PERIOD_24H
+        minutes, part = PERIODS[period]
+        since = self._clock.now() // MICROSECONDS_A_MINUTE - minutes + 1
+        # A part belongs to the period as a whole: its point does not change while it leaves the period.
+        history = await counts.history(self._reader, calls.current().project_id, since - since % part, part)
+        wanted = [request.metric] if request.HasField("metric") else list(METRICS)
+        return metric_messages.report(period, history, [METRICS[metric] for metric in wanted])
+
     async def WatchEvents(
         self, request: monitoring_pb2.WatchEventsRequest, context: Any
     ) -> AsyncIterator[monitoring_pb2.WatchEventsResponse]:
@@ -61,12 +74,15 @@ class MonitoringServicer(monitoring_pb2_grpc.MonitoringServiceServicer):
         project_id = calls.current().project_id
         if not self._feed.has(project_id):
             raise Forbidden("there is no such project")
+        filters = event_filters.of(request)
         position = self._feed.head(project_id)
         if request.HasField("after"):
             position = await self._feed.position(project_id, request.after)
-        yield monitoring_pb2.WatchEventsResponse(cursor=self._feed.cursor(project_id, position))
+        cursor = self._feed.cursor(project_id, position)
+        yield monitoring_pb2.WatchEventsResponse(cursor=cursor)
         async for batch in self._feed.watch(project_id, position):
-            for response in self._responses(project_id, batch, request.filters):
+            for response in self._responses(project_id, batch, filters, cursor):
+                cursor = response.cursor
                 yield response
 
     async def _add_figures(self, response: monitoring_pb2.GetHealthResponse) -> None:
@@ -74,9 +90,9 @@ class MonitoringServicer(monitoring_pb2_grpc.MonitoringServiceServicer):
         minute = self._clock.now() // MICROSECONDS_A_MINUTE
         metrics = response.metrics
         async with self._reader.connect() as connection:
-            pending = await counts.tasks(connection, project_id, status="pending")
+            pending = await counts.tasks(connection, project_id, TaskFilter(status="pending"))
             response.services.message_queue.pending_messages = pending
-            metrics.running_tasks = await counts.tasks(connection, project_id, status="running")
+            metrics.running_tasks = await counts.tasks(connection, project_id, TaskFilter(status="running"))
             metrics.completed_tasks_today = await counts.completed_today(connection, project_id, minute)
             metrics.active_agents = await agents.count_active(connection, project_id)
 
@@ -86,53 +102,29 @@ class MonitoringServicer(monitoring_pb2_grpc.MonitoringServiceServicer):
         metrics.disk_usage = round(self._reader.database.disk_usage(self._data_dir), 1)
 
     def _responses(
-        self, project_id: str, batch: Sequence[rows.Event], filters: Sequence[events_pb2.EventFilter]
+        self, project_id: str, batch: Sequence[rows.Event], filters: Sequence[events_pb2.EventFilter], cursor: str
     ) -> list[monitoring_pb2.WatchEventsResponse]:
-        """The batch as messages of bounded size; none when no event matches and the batch is short."""
+        """The batch as messages of bounded size; none when no event matches and the batch is short. `cursor`: where the
+        stream stands, and where a live event leaves it.
+        """
         responses: list[monitoring_pb2.WatchEventsResponse] = []
-        response = monitoring_pb2.WatchEventsResponse()
+        response = monitoring_pb2.WatchEventsResponse(cursor=cursor)
         size = 0
         for row in batch:
-            channel = _channel(row, filters)
+            channel = event_filters.channel(row, filters)
             if channel is None:
                 continue
-            cursor = self._feed.cursor(project_id, row.position)
-            event = messages.event(row, cursor)
+            event = messages.event(row, self._feed.cursor(project_id, row.position) if row.position else "")
             event.channel = channel  # pyright: ignore[reportAttributeAccessIssue] - an enum's number
             if size and size + len(row.body) > MESSAGE_BYTES:
                 responses.append(response)
-                response = monitoring_pb2.WatchEventsResponse()
+                response = monitoring_pb2.WatchEventsResponse(cursor=response.cursor)
                 size = 0
             size += len(row.body)
             response.events.append(event)
-            response.cursor = cursor
+            response.cursor = event.cursor or response.cursor
         if response.events or len(batch) == READ_AT_ONCE:
-            response.cursor = self._feed.cursor(project_id, batch[-1].position)
+            last = batch[-1].position
+            response.cursor = self._feed.cursor(project_id, last) if last else response.cursor
             responses.append(response)
         return responses
-
-
-def _channel(row: rows.Event, filters: Sequence[events_pb2.EventFilter]) -> int | None:
-    """The channel of the first filter that matches; unspecified without filters; None when none matches."""
-    if not filters:
-        return events_pb2.CHANNEL_UNSPECIFIED
-    return next((each.channel for each in filters if _MATCHES[each.channel](row, each)), None)
-
-
-def _agent_event(row: rows.Event, wanted: events_pb2.EventFilter) -> bool:
-    return row.agent_id is not None and (not wanted.HasField("agent_id") or wanted.agent_id == row.agent_id)
-
-
-def _system_event(row: rows.Event, wanted: events_pb2.EventFilter) -> bool:
-    return row.type in SYSTEM_EVENTS
-
-
-def _task_event(row: rows.Event, wanted: events_pb2.EventFilter) -> bool:
-    return row.task_id is not None and (not wanted.HasField("task_id") or wanted.task_id == row.task_id)
-
-
-_MATCHES: dict[int, Callable[[rows.Event, events_pb2.EventFilter], bool]] = {
-    events_pb2.CHANNEL_AGENT_EVENTS: _agent_event,
-    events_pb2.CHANNEL_SYSTEM_EVENTS: _system_event,
-    events_pb2.CHANNEL_TASK_EVENTS: _task_event,
-}

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from google.rpc import status_pb2
@@ -13,7 +14,24 @@ from ao_server.api.methods import Methods
 from ao_server.errors import Unavailable
 
 MAX_IN_FLIGHT: Final = 1_000
+# Of calls that only wait for something to happen.
+MAX_PARKED: Final = 5_000
 BATCH_BYTES: Final = 1024 * 1024
+
+
+@dataclass(slots=True)
+class _Running:
+    """The calls of one gateway that are not answered yet; `parked`: how many of them only wait."""
+
+    tasks: dict[int, asyncio.Task[None]] = field(default_factory=dict[int, asyncio.Task[None]])
+    parked: int = 0
+
+    @property
+    def is_full(self) -> bool:
+        return len(self.tasks) - min(self.parked, MAX_PARKED) >= MAX_IN_FLIGHT
+
+    def park(self, is_parked: bool) -> None:
+        self.parked += 1 if is_parked else -1
 
 
 class RelayServicer(relay_pb2_grpc.RelayServiceServicer):
@@ -34,7 +52,7 @@ class RelayServicer(relay_pb2_grpc.RelayServiceServicer):
     ) -> AsyncIterator[relay_pb2.RelayResponse]:
         """Answers calls until the gateway closes the stream; calls of a broken stream are given up."""
         replies: asyncio.Queue[relay_pb2.RelayReply | None] = asyncio.Queue()
-        running: dict[int, asyncio.Task[None]] = {}
+        running = _Running()
         reader = asyncio.create_task(self._read(request_iterator, running, replies))
         try:
             while (reply := await replies.get()) is not None:
@@ -44,33 +62,33 @@ class RelayServicer(relay_pb2_grpc.RelayServiceServicer):
             reader.cancel()
             with suppress(asyncio.CancelledError):
                 await reader
-            for task in running.values():
+            for task in running.tasks.values():
                 task.cancel()
 
     async def _read(
         self,
         requests: AsyncIterator[relay_pb2.RelayRequest],
-        running: dict[int, asyncio.Task[None]],
+        running: "_Running",
         replies: "asyncio.Queue[relay_pb2.RelayReply | None]",
     ) -> None:
         try:
             async for request in requests:
                 for number in request.cancelled:
-                    if number in running:
-                        running.pop(number).cancel()
+                    if number in running.tasks:
+                        running.tasks.pop(number).cancel()
                 for call in request.calls:
-                    if len(running) >= MAX_IN_FLIGHT:
+                    if running.is_full:
                         status = errors.status_of(Unavailable("too many calls are in flight"))
                         replies.put_nowait(_reply(call.id, status))
                     else:
-                        running[call.id] = asyncio.create_task(self._run(call, running, replies))
+                        running.tasks[call.id] = asyncio.create_task(self._run(call, running, replies))
         finally:
             replies.put_nowait(None)
 
     async def _run(
         self,
         call: relay_pb2.RelayCall,
-        running: dict[int, asyncio.Task[None]],
+        running: "_Running",
         replies: "asyncio.Queue[relay_pb2.RelayReply | None]",
     ) -> None:
         self._in_flight += 1
@@ -79,13 +97,14 @@ class RelayServicer(relay_pb2_grpc.RelayServiceServicer):
             timeout = calls.DEFAULT_TIMEOUT_SECONDS
             if call.HasField("timeout"):
                 timeout = max(0.0, call.timeout.ToMicroseconds() / 1e6)
-            outcome = await self._methods.relayed(call.method, call.message, dict(call.metadata), timeout)
+            metadata = dict(call.metadata)
+            outcome = await self._methods.relayed(call.method, call.message, metadata, timeout, running.park)
             replies.put_nowait(_reply(call.id, outcome))
         finally:
             self._in_flight -= 1
             if self._in_flight == 0:
                 self._is_idle.set()
-            running.pop(call.id, None)
+            running.tasks.pop(call.id, None)
 
 
 def _reply(number: int, outcome: bytes | status_pb2.Status) -> relay_pb2.RelayReply:

@@ -10,18 +10,20 @@ from typing import Final
 from google.protobuf.duration_pb2 import Duration
 
 from agent_orchestration import free_json
-from agent_orchestration.v1 import common_pb2, runners_pb2
+from agent_orchestration.v1 import agents_pb2, common_pb2, runners_pb2
 from ao_server.api import messages
-from ao_server.engine import attach, reports
+from ao_server.engine import attach, logs, reports
 from ao_server.engine.sessions import (
     Assign,
     Assignment,
     Attempt,
+    Configure,
     Renewed,
     Session,
     Settled,
+    Stop,
     Stopping,
-    Supersede,
+    TaskType,
     ToRunner,
 )
 from ao_server.engine.transitions import Failure
@@ -35,6 +37,12 @@ MAX_LINE_BYTES: Final = 8 * 1024
 CUT: Final = " [cut]"
 
 
+_REASONS: Final = {
+    "superseded": runners_pb2.CANCEL_REASON_SUPERSEDED,
+    "requested": runners_pb2.CANCEL_REASON_REQUESTED,
+}
+
+
 def welcome(session: Session, attached: attach.Attached, lease: float) -> runners_pb2.ConnectResponse:
     """The answer to hello. `lease` in seconds."""
     response = runners_pb2.ConnectResponse()
@@ -43,8 +51,7 @@ def welcome(session: Session, attached: attach.Attached, lease: float) -> runner
     welcome.agent_id = attached.agent.id
     welcome.lease.FromMicroseconds(round(lease * 1e6))
     welcome.protocol_version = PROTOCOL_VERSION
-    welcome.configure.configuration = attached.agent.configuration
-    welcome.configure.max_concurrent_tasks = session.limit
+    welcome.configure.CopyFrom(_configure(Configure(attached.agent.configuration, session.limit)))
     return response
 
 
@@ -54,10 +61,13 @@ def responses(message: ToRunner) -> Iterable[runners_pb2.ConnectResponse]:
         case Assign():
             assignments = [_assignment(each) for each in message.assignments]
             yield runners_pb2.ConnectResponse(assign=runners_pb2.Assign(number=message.number, assignments=assignments))
-        case Supersede():
+        case Stop():
+            reason = _REASONS[message.reason]
             for attempt in message.attempts:
-                cancel = runners_pb2.Cancel(attempt=_attempt(attempt), reason=runners_pb2.CANCEL_REASON_SUPERSEDED)
+                cancel = runners_pb2.Cancel(attempt=_attempt(attempt), reason=reason)
                 yield runners_pb2.ConnectResponse(cancel=cancel)
+        case Configure():
+            yield runners_pb2.ConnectResponse(configure=_configure(message))
         case Settled():
             settlements = [
                 runners_pb2.Settlement(attempt=_attempt(attempt), accepted=accepted)
@@ -95,12 +105,14 @@ def log(report: runners_pb2.LogReport) -> reports.LogReport:
     """A log line."""
     level = report.level or common_pb2.LOG_LEVEL_INFO
     age = max(0, report.age.ToMicroseconds())
-    return reports.LogReport(
-        _of(report.attempt),
-        messages.enum_name(common_pb2.LogLevel, level),
-        _storable(report.message, MAX_LINE_BYTES),
-        age,
-    )
+    name = messages.enum_name(common_pb2.LogLevel, level)
+    return reports.LogReport(_of(report.attempt), logs.Line(name, _storable(report.message, MAX_LINE_BYTES), age))
+
+
+def task_type(stated: agents_pb2.TaskType) -> TaskType:
+    """A type of tasks that a process runs."""
+    description = stated.description if stated.HasField("description") else None
+    return TaskType(stated.name, description, stated.schema if stated.HasField("schema") else None)
 
 
 def outcome(reported: runners_pb2.Outcome) -> reports.Outcome:
@@ -112,7 +124,7 @@ def outcome(reported: runners_pb2.Outcome) -> reports.Outcome:
         case "failure":
             code = _storable(reported.failure.code, MAX_CODE_BYTES) or "task_error"
             message = _storable(reported.failure.message, MAX_ERROR_BYTES)
-            return reports.Outcome(attempt, Failure(code, message))
+            return reports.Outcome(attempt, Failure(code, message, reported.failure.not_retryable))
         case "cancelled":
             return reports.Outcome(attempt, reports.CancelledByAgent())
         case "handed_back":
@@ -126,6 +138,10 @@ def _result(text: str) -> reports.Completed | Failure:
         return Failure("result_too_large", f"the result is longer than {MAX_RESULT_BYTES} bytes of JSON")
     wrong = free_json.check(text)
     return reports.Completed(text) if wrong is None else Failure("invalid_result", f"the result {wrong}")
+
+
+def _configure(message: Configure) -> runners_pb2.Configure:
+    return runners_pb2.Configure(configuration=message.configuration, max_concurrent_tasks=message.max_concurrent_tasks)
 
 
 def _of(attempt: runners_pb2.Attempt) -> Attempt:

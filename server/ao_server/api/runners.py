@@ -5,7 +5,7 @@ never waits for the store: statuses are answered by the reader, reports wait in 
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from typing import Any, Final
 
@@ -22,23 +22,24 @@ from ao_server.store.writer import Writer
 
 HELLO_SECONDS: Final = 10.0
 WAITING_REPORTS: Final = 1_000
-ANY_TYPE: Final = "*"
 
 
 class RunnerServicer(runners_pb2_grpc.RunnerServiceServicer):
     """Serves the streams of all processes."""
 
-    def __init__(self, fleet: Fleet, writer: Writer, clock: Clock, lease: float) -> None:
+    def __init__(self, fleet: Fleet, writer: Writer, clock: Clock, random: Callable[[], float], lease: float) -> None:
+        """`random`, from 0 to 1, spreads retries. `lease` in seconds."""
         self._fleet = fleet
         self._writer = writer
         self._clock = clock
+        self._random = random
         self._lease = lease
 
     async def Connect(
         self, request_iterator: AsyncIterator[runners_pb2.ConnectRequest], context: Any
     ) -> AsyncIterator[runners_pb2.ConnectResponse]:
         """One process, from hello to the end of the stream."""
-        stream = _Stream(self._fleet, self._writer, self._clock)
+        stream = _Stream(self._fleet, self._writer, self._clock, self._random)
         reader = asyncio.create_task(stream.read(request_iterator))
         reporter = asyncio.create_task(stream.report())
         try:
@@ -80,11 +81,9 @@ class RunnerServicer(runners_pb2_grpc.RunnerServiceServicer):
             )
         else:
             raise Invalid.field("agent_id", "an agent_id, or a type and a name, is needed")
-        names = frozenset(each.name for each in hello.task_types)
         key = InstanceKey(project_id, agent_id, hello.instance_id)
-        session, attached = await self._fleet.hello(
-            key, None if ANY_TYPE in names else names, runner_messages.held(hello.held)
-        )
+        task_types = [runner_messages.task_type(each) for each in hello.task_types]
+        session, attached = await self._fleet.hello(key, task_types, runner_messages.held(hello.held))
         session.load = Load(uptime=runner_messages.seconds(hello.uptime), at=self._clock.now())
         return session, attached
 
@@ -96,12 +95,13 @@ class _Ended(Exception):
 class _Stream:
     """What comes from one process."""
 
-    def __init__(self, fleet: Fleet, writer: Writer, clock: Clock) -> None:
+    def __init__(self, fleet: Fleet, writer: Writer, clock: Clock, random: Callable[[], float]) -> None:
         self.session: Session | None = None
         self._is_attached = asyncio.Event()
         self._fleet = fleet
         self._writer = writer
         self._clock = clock
+        self._random = random
         self._hello: asyncio.Future[runners_pb2.Hello] = asyncio.get_running_loop().create_future()
         self._reports: asyncio.Queue[runners_pb2.ConnectRequest | None] = asyncio.Queue(WAITING_REPORTS)
 
@@ -166,9 +166,8 @@ class _Stream:
     async def _status(self, status: runners_pb2.Status) -> None:
         session = self.session
         assert session is not None
-        session.load = Load(
-            status.memory_usage, status.cpu_usage, runner_messages.seconds(status.uptime), self._clock.now()
-        )
+        uptime = runner_messages.seconds(status.uptime)
+        session.load = Load(status.memory_usage, status.cpu_usage, uptime, status.stuck, self._clock.now())
         await self._fleet.status(
             session, status.number, runner_messages.held(status.held), status.last_assign, status.capacity
         )
@@ -186,7 +185,9 @@ class _Stream:
             case "outcomes":
                 outcomes = [runner_messages.outcome(each) for each in request.outcomes.outcomes]
                 # Told from within the commit's delivery: slots that it frees are filled only behind it on the stream.
-                settle = reports.settle(session.key, outcomes, lambda settled: session.push(Settled(settled)))
+                settle = reports.settle(
+                    session.key, outcomes, self._random, lambda settled: session.push(Settled(settled))
+                )
                 await self._writer.submit(settle)
             case _:
                 if request.drain.goodbye:

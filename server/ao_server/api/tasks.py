@@ -1,59 +1,127 @@
 """TaskService."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from typing import Any
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
-from agent_orchestration.v1 import common_pb2, tasks_pb2, tasks_pb2_grpc
-from ao_server.api import calls, messages
-from ao_server.engine import intake
+from agent_orchestration.v1 import tasks_pb2, tasks_pb2_grpc
+from ao_server.api import calls, idempotency, messages, pages, task_requests
+from ao_server.engine import cancellation, explanations, intake
 from ao_server.engine.feed import Feed
-from ao_server.engine.ids import Ids, first_at
+from ao_server.engine.fleet import Fleet
+from ao_server.engine.idempotency import once
+from ao_server.engine.ids import Ids
+from ao_server.engine.placement import Room
+from ao_server.engine.registry import Registry
+from ao_server.engine.sessions import AgentKey
 from ao_server.engine.states import FINAL
+from ao_server.engine.waits import Waits
 from ao_server.errors import NotFound
-from ao_server.store import tasks
+from ao_server.store import agents, rows, tasks
 from ao_server.store.reader import Reader
 from ao_server.store.writer import Writer
 
-DEFAULT_LIMIT = 20
+MAX_POSITION = 1_000
 
 
 class TaskServicer(tasks_pb2_grpc.TaskServiceServicer):
-    """Submits tasks and shows them."""
+    """Submits tasks, shows and stops them."""
 
-    def __init__(self, writer: Writer, reader: Reader, feed: Feed, ids: Ids) -> None:
+    def __init__(
+        self, writer: Writer, reader: Reader, feed: Feed, waits: Waits, registry: Registry, fleet: Fleet, ids: Ids
+    ) -> None:
         self._writer = writer
         self._reader = reader
         self._feed = feed
+        self._waits = waits
+        self._registry = registry
+        self._fleet = fleet
         self._ids = ids
 
     async def CreateTask(self, request: tasks_pb2.CreateTaskRequest, context: Any) -> tasks_pb2.CreateTaskResponse:
         """Submits a task."""
         call = calls.current()
-        new = intake.NewTask(
-            project_id=call.project_id,
-            agent_id=request.agent_id,
-            type=request.type,
-            priority=messages.PRIORITIES[request.priority or common_pb2.PRIORITY_MEDIUM],
-            payload=request.payload if request.HasField("payload") else "{}",
-        )
-        task = await self._writer.submit(intake.create_task(new, self._ids), call.timeout)
-        return tasks_pb2.CreateTaskResponse(data=messages.created_task(task, new.payload))
+        new = task_requests.new_task(request, call.project_id)
+        operation = once(intake.create_task(new, self._ids), idempotency.of(request), rows.Task)
+        created = await self._writer.submit(operation, call.timeout)
+        data = messages.created_task(created.answer, new.payload)
+        return tasks_pb2.CreateTaskResponse(data=data, idempotent_replayed=created.is_replayed)
+
+    async def CreateTasks(self, request: tasks_pb2.CreateTasksRequest, context: Any) -> tasks_pb2.CreateTasksResponse:
+        """Submits tasks, all or none."""
+        call = calls.current()
+        new = task_requests.new_tasks(request, call.project_id)
+        operation = once(intake.create_tasks(new, self._ids), idempotency.of(request), list[rows.Task])
+        created = await self._writer.submit(operation, call.timeout)
+        data = [messages.task(task) for task in created.answer]
+        return tasks_pb2.CreateTasksResponse(data=data, idempotent_replayed=created.is_replayed)
 
     async def GetTask(self, request: tasks_pb2.GetTaskRequest, context: Any) -> tasks_pb2.GetTaskResponse:
-        """Shows one task."""
+        """Shows one task, at once or when it is final."""
+        if request.wait.ToMicroseconds() > 0:
+            await self._wait(request.task_id, request.wait.ToMicroseconds() / 1e6)
         return tasks_pb2.GetTaskResponse(data=messages.task_detail(await self._detail(request.task_id)))
 
     async def ListTasks(self, request: tasks_pb2.ListTasksRequest, context: Any) -> tasks_pb2.ListTasksResponse:
         """Lists tasks."""
-        page = request.page or 1
-        limit = request.limit or DEFAULT_LIMIT
-        found = await tasks.page(self._reader, calls.current().project_id, _filter(request), page=page, limit=limit)
-        return tasks_pb2.ListTasksResponse(
-            data=[messages.listed_task(listed) for listed in found.rows],
-            pagination=messages.pagination(found, page, limit),
+        asked = pages.keyset(request, request.starting_after)
+        found = await tasks.page(
+            self._reader,
+            calls.current().project_id,
+            task_requests.task_filter(request),
+            page=asked.page,
+            limit=asked.limit,
+            starting_after=asked.starting_after,
         )
+        data = [messages.listed_task(listed) for listed in found.rows]
+        return tasks_pb2.ListTasksResponse(data=data, pagination=asked.pagination(found))
+
+    async def ListTaskLogs(
+        self, request: tasks_pb2.ListTaskLogsRequest, context: Any
+    ) -> tasks_pb2.ListTaskLogsResponse:
+        """Lists a task's log lines."""
+        asked = pages.of(request)
+        project_id = calls.current().project_id
+        found = await tasks.logs(self._reader, project_id, request.task_id, page=asked.page, limit=asked.limit)
+        if found is None:
+            raise NotFound("there is no such task")
+        data = [messages.log_line(line) for line in found.rows]
+        return tasks_pb2.ListTaskLogsResponse(data=data, pagination=asked.pagination(found))
+
+    async def ExplainTask(self, request: tasks_pb2.ExplainTaskRequest, context: Any) -> tasks_pb2.ExplainTaskResponse:
+        """Says why a task is not running."""
+        task = await self._existing(request.task_id)
+        why = explanations.explain(task, await self._takers(task))
+        response = tasks_pb2.ExplainTaskResponse()
+        data = response.data
+        data.task_id = task.id
+        data.status = tasks_pb2.TaskStatus.Value(f"TASK_STATUS_{task.status.upper()}")
+        data.reason.code = why.code
+        data.reason.message = why.message
+        data.remedies.extend(why.remedies)
+        if why.waits_in_line:
+            ahead = await tasks.ahead(self._reader, task, MAX_POSITION)
+            if ahead < MAX_POSITION:
+                data.position = ahead + 1
+        return response
+
+    async def CancelTask(self, request: tasks_pb2.CancelTaskRequest, context: Any) -> tasks_pb2.CancelTaskResponse:
+        """Cancels a task."""
+        call = calls.current()
+        operation = cancellation.cancel(call.project_id, request.task_id, self._stop)
+        await self._writer.submit(operation, call.timeout)
+        return tasks_pb2.CancelTaskResponse(data=messages.task_detail(await self._detail(request.task_id)))
+
+    async def RetryTask(self, request: tasks_pb2.RetryTaskRequest, context: Any) -> tasks_pb2.RetryTaskResponse:
+        """Makes a new task like a final one."""
+        call = calls.current()
+        task = await self._existing(request.task_id)
+        operation = intake.retry_task(call.project_id, task.id, task.agent_id, self._ids)
+        keyed = once(operation, idempotency.of(request), tuple[rows.Task, str])
+        created = await self._writer.submit(keyed, call.timeout)
+        data = messages.created_task(*created.answer)
+        return tasks_pb2.RetryTaskResponse(data=data, idempotent_replayed=created.is_replayed)
 
     async def WatchTask(
         self, request: tasks_pb2.WatchTaskRequest, context: Any
@@ -72,23 +140,35 @@ class TaskServicer(tasks_pb2_grpc.TaskServiceServicer):
                 if detail.task.status in FINAL:
                     return
 
+    async def _wait(self, task_id: str, seconds: float) -> None:
+        with self._waits.on(task_id) as final:
+            if (await self._existing(task_id)).status in FINAL:
+                return
+            with suppress(TimeoutError), calls.parked():
+                async with asyncio.timeout(seconds):
+                    await final.wait()
+
+    async def _takers(self, task: rows.Task) -> Sequence[tuple[rows.Agent, Sequence[Room]]]:
+        """The agents that may take the task, with the room of their processes."""
+        if task.agent_id:
+            agent = await agents.get(self._reader, task.project_id, task.agent_id)
+            found = [agent] if agent is not None else []
+        else:
+            found = await agents.of_type(self._reader, task.project_id, task.agent_type)
+        return [(agent, list(self._registry.rooms(AgentKey(agent.project_id, agent.id)).values())) for agent in found]
+
+    def _stop(self, task: rows.Task) -> None:
+        if task.status == "running":
+            self._fleet.stop_attempt(task, "requested")
+
+    async def _existing(self, task_id: str) -> rows.Task:
+        task = await tasks.get(self._reader, calls.current().project_id, task_id)
+        if task is None:
+            raise NotFound("there is no such task")
+        return task
+
     async def _detail(self, task_id: str) -> tasks.TaskDetail:
         detail = await tasks.detail(self._reader, calls.current().project_id, task_id)
         if detail is None:
             raise NotFound("there is no such task")
         return detail
-
-
-def _filter(request: tasks_pb2.ListTasksRequest) -> tasks.TaskFilter:
-    # A task's creation time is the millisecond that its id begins with.
-    return tasks.TaskFilter(
-        agent_id=request.agent_id if request.HasField("agent_id") else None,
-        status=messages.enum_name(tasks_pb2.TaskStatus, request.status) if request.HasField("status") else None,
-        priority=messages.PRIORITIES.get(request.priority) if request.HasField("priority") else None,
-        id_from=_first_id(request.created_after, later=1) if request.HasField("created_after") else None,
-        id_before=_first_id(request.created_before) if request.HasField("created_before") else None,
-    )
-
-
-def _first_id(time: Timestamp, later: int = 0) -> str:
-    return first_at("task", time.ToMicroseconds() + later)

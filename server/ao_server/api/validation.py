@@ -5,11 +5,14 @@ from functools import cache
 from typing import Any
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
 from agent_orchestration import free_json
 from agent_orchestration.v1 import options_pb2
 from ao_server.errors import FieldProblem, Invalid
+
+SHOWN_KEY = 50
 
 # Given a message and the path in front of its fields, yields what is wrong.
 _Check = Callable[[Message, str], Iterator[FieldProblem]]
@@ -34,11 +37,15 @@ def _field_check(field: FieldDescriptor) -> _Check | None:
     options = field.GetOptions()
     rules = options.Extensions[options_pb2.rules]
     is_json = options.Extensions[options_pb2.free_json]
+    if field.message_type is not None and field.message_type.GetOptions().map_entry:
+        return _map_check(field, rules)
     if field.message_type is not None and not field.message_type.full_name.startswith("google."):
         return _message_check(field, rules)
     value_rules = list(_value_rules(field, rules, is_json))
     if not value_rules and not rules.required and not rules.max_items:
         return None
+    if field.is_repeated:
+        return _list_check(field, rules, value_rules)
     return _scalar_check(field, rules, value_rules)
 
 
@@ -57,14 +64,66 @@ def _message_check(field: FieldDescriptor, rules: options_pb2.Rules) -> _Check:
 
     def check_all(message: Message, path: str) -> Iterator[FieldProblem]:
         values = getattr(message, name)
-        if rules.HasField("max_items") and len(values) > rules.max_items:
-            yield FieldProblem(path + name, f"must have at most {rules.max_items} items")
+        wrong = _count_problem(rules, len(values))
+        if wrong is not None:
+            yield FieldProblem(path + name, wrong)
             return
         for place, value in enumerate(values):
             for check in _checks(nested):
                 yield from check(value, f"{path}{name}[{place}].")
 
     return check_all if field.is_repeated else check_one
+
+
+def _count_problem(rules: options_pb2.Rules, count: int) -> str | None:
+    if rules.HasField("min_items") and count < rules.min_items:
+        return f"must have at least {rules.min_items} items"
+    if rules.HasField("max_items") and count > rules.max_items:
+        return f"must have at most {rules.max_items} items"
+    return None
+
+
+def _list_check(field: FieldDescriptor, rules: options_pb2.Rules, value_rules: list[_Rule]) -> _Check:
+    name = field.name
+
+    def check(message: Message, path: str) -> Iterator[FieldProblem]:
+        values = getattr(message, name)
+        wrong = _count_problem(rules, len(values))
+        if wrong is not None:
+            yield FieldProblem(path + name, wrong)
+            return
+        for place, value in enumerate(values):
+            for rule in value_rules:
+                wrong = rule(value)
+                if wrong is not None:
+                    yield FieldProblem(f"{path}{name}[{place}]", wrong)
+                    break
+
+    return check
+
+
+def _map_check(field: FieldDescriptor, rules: options_pb2.Rules) -> _Check | None:
+    """A map of text: one set of limits for keys and values, but that a key is never empty."""
+    assert field.message_type is not None
+    name = field.name
+    value_rules = list(_value_rules(field.message_type.fields_by_name["value"], rules, is_json=False))
+
+    def check(message: Message, path: str) -> Iterator[FieldProblem]:
+        values = getattr(message, name)
+        wrong = _count_problem(rules, len(values))
+        if wrong is not None:
+            yield FieldProblem(path + name, wrong)
+            return
+        for key, value in values.items():
+            if not key:
+                yield FieldProblem(path + name, "must not have an empty key")
+            for text in (key, value):
+                wrong = next((found for rule in value_rules if (found := rule(text)) is not None), None)
+                if wrong is not None:
+                    yield FieldProblem(f"{path}{name}.{key[:SHOWN_KEY]}", wrong)
+                    break
+
+    return check
 
 
 def _scalar_check(field: FieldDescriptor, rules: options_pb2.Rules, value_rules: list[_Rule]) -> _Check:
@@ -100,15 +159,27 @@ def _value_rules(field: FieldDescriptor, rules: options_pb2.Rules, is_json: bool
             yield lambda text: f"must have at most {most} characters" if len(text) > most else None
     if rules.identifier:
         yield lambda text: "must not contain U+0000" if "\0" in text else None
+    measure = _seconds if field.message_type is not None else _itself
+    # Written so that NaN fails too.
     if rules.HasField("minimum"):
         minimum = rules.minimum
-        # Written so that NaN fails too.
-        yield lambda number: None if number >= minimum else f"must be at least {minimum:g}"
+        yield lambda number: None if measure(number) >= minimum else f"must be at least {minimum:g}"
+    if rules.HasField("above"):
+        above = rules.above
+        yield lambda number: None if measure(number) > above else f"must be above {above:g}"
     if rules.HasField("maximum"):
         maximum = rules.maximum
-        yield lambda number: None if number <= maximum else f"must be at most {maximum:g}"
+        yield lambda number: None if measure(number) <= maximum else f"must be at most {maximum:g}"
     if field.enum_type is not None:
         known = field.enum_type.values_by_number
         yield lambda number: f"{number} is not a known value" if number not in known else None
     if is_json:
         yield free_json.check
+
+
+def _itself(number: float) -> float:
+    return number
+
+
+def _seconds(duration: Duration) -> float:
+    return duration.seconds + duration.nanos / 1e9

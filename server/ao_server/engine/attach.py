@@ -3,22 +3,25 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ao_server.engine import bodies, intake, states, transitions
+from ao_server.engine import intake, presence, transitions
 from ao_server.engine.ids import Ids
 from ao_server.engine.sessions import Attempt, InstanceKey
 from ao_server.errors import NotFound
 from ao_server.store import rows
 from ao_server.store.changes import Changes, Found, Key, Operation
-from ao_server.store.tasks import TaskSelections
+from ao_server.store.selections import TaskSelections
 
 
 @dataclass(frozen=True, slots=True)
 class Attached:
-    """The agent that was attached to; attempts that go on; attempts that are no longer the instance's."""
+    """The agent that was attached to; attempts that go on, and those of them that are to stop; attempts that are no
+    longer the instance's.
+    """
 
     agent: rows.Agent
     kept: dict[str, int]
     superseded: list[Attempt]
+    to_stop: list[Attempt]
 
 
 def register(new: intake.NewAgent, ids: Ids) -> Operation[str]:
@@ -26,11 +29,10 @@ def register(new: intake.NewAgent, ids: Ids) -> Operation[str]:
 
     def decide(found: Found, now: int) -> Changes[str]:
         registered = found.get(rows.Registration, new.project_id, new.type, new.name)
-        if registered is not None:
+        if registered is not None and registered.agent_id:
             return Changes(registered.agent_id)
-        changes = intake.agent_record(new, ids, now)
-        agent = changes.answer
-        return Changes(agent.id, rows=[*changes.rows, intake.registration(agent)])
+        changes = intake.agent_record(new, ids, now, is_registered=True)
+        return Changes(changes.answer.id, changes.rows, changes.increments, changes.events)
 
     return Operation(decide, keys=[Key(rows.Registration, (new.project_id, new.type, new.name))])
 
@@ -44,19 +46,22 @@ def attach(key: InstanceKey, held: Mapping[str, int], selections: TaskSelections
 
     def decide(found: Found, now: int) -> Changes[Attached]:
         agent = found.get(rows.Agent, key.project_id, key.agent_id)
-        if agent is None:
+        if agent is None or agent.deleted_at is not None:
             raise NotFound(f"there is no agent {key.agent_id}")
         kept: dict[str, int] = {}
-        changes = connected(agent, now)
+        to_stop: list[Attempt] = []
+        changes = presence.connected(agent, now)
         for (task,) in found.selected:
             if task.status != "running" or task.instance_id != key.instance_id:
                 continue
             if held.get(task.id) == task.attempt:
                 kept[task.id] = task.attempt
+                if task.cancel_requested_at is not None:
+                    to_stop.append(Attempt(task.id, task.attempt))
             else:
                 changes.include([transitions.hand_back(task, now)])
         superseded = [Attempt(*each) for each in held.items() if each[0] not in kept]
-        answer = Attached(changes.answer, kept, superseded)
+        answer = Attached(changes.answer, kept, superseded, to_stop)
         return Changes(answer, changes.rows, changes.increments, changes.events)
 
     return Operation(
@@ -64,25 +69,3 @@ def attach(key: InstanceKey, held: Mapping[str, int], selections: TaskSelections
         keys=[Key(rows.Agent, (key.project_id, key.agent_id))],
         selection=selections.held_by(*key),
     )
-
-
-def connected(agent: rows.Agent, now: int) -> Changes[rows.Agent]:
-    """An instance of the agent is there."""
-    return _agent_moved(agent, states.agent_after(agent.status, "connect"), now)
-
-
-def disconnected(agent: rows.Agent, now: int) -> Changes[rows.Agent]:
-    """The last instance of the agent has gone."""
-    return _agent_moved(agent, states.agent_after(agent.status, "disconnect"), now)
-
-
-def _agent_moved(agent: rows.Agent, status: str, now: int) -> Changes[rows.Agent]:
-    after = rows.copy_of(agent)
-    after.last_seen_at = now
-    if status == agent.status:
-        return Changes(after, rows=[after])
-    after.status = status
-    after.updated_at = now
-    body = bodies.AgentBody(agent.id, agent.name, agent.type, status, agent.status)
-    event = bodies.event("agent_status_change", agent.project_id, body, now, agent_id=agent.id)
-    return Changes(after, rows=[after], events=[event])

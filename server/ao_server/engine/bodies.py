@@ -46,21 +46,32 @@ class AgentBody(msgspec.Struct):
     previous_status: str
 
 
-BODIES: dict[str, type[Any]] = {
-    "agent_status_change": AgentBody,
-    "task_log": LogBody,
-} | dict.fromkeys(
-    [
-        "task_created",
-        "task_started",
-        "task_progress",
-        "task_requeued",
-        "task_completed",
-        "task_failed",
-        "task_cancelled",
-    ],
-    TaskBody,
+class AlertBody(msgspec.Struct):
+    """A condition of the system that began, or, with the severity `info`, ended. `since`: when it began."""
+
+    code: str
+    severity: str
+    message: str
+    since: int
+
+
+_AGENT_EVENTS = ("agent_created", "agent_updated", "agent_deleted", "agent_status_change")
+_TASK_EVENTS = (
+    "task_created",
+    "task_started",
+    "task_progress",
+    "task_requeued",
+    "task_cancel_requested",
+    "task_completed",
+    "task_failed",
+    "task_cancelled",
 )
+BODIES: dict[str, type[Any]] = {
+    "task_log": LogBody,
+    "system_alert": AlertBody,
+    **dict.fromkeys(_AGENT_EVENTS, AgentBody),
+    **dict.fromkeys(_TASK_EVENTS, TaskBody),
+}
 
 
 def task_event(type_: str, task: rows.Task, now: int, result: rows.Result | None = None) -> rows.Event:
@@ -69,7 +80,7 @@ def task_event(type_: str, task: rows.Task, now: int, result: rows.Result | None
     if result is not None:
         body.result_omitted = result.bytes > INLINE_RESULT_BYTES
         body.result = None if body.result_omitted else result.result
-    return event(type_, task.project_id, body, now, agent_id=task.agent_id, task_id=task.id)
+    return event(type_, task.project_id, body, now, agent_id=task.agent_id or None, task_id=task.id)
 
 
 def event(

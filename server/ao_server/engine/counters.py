@@ -38,6 +38,7 @@ def _count(task: rows.Task, *, tasks: int, duration: int = 0) -> rows.TaskCount:
     return rows.TaskCount(
         project_id=task.project_id,
         agent_id=task.agent_id,
+        agent_type=task.agent_type,
         type=task.type,
         priority=task.priority,
         status=task.status,

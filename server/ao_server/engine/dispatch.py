@@ -6,114 +6,157 @@ creates the task or frees the slot, and the claim is durable before the assignme
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from ao_server.engine import intake, transitions
+from ao_server.engine import configuration, placement, transitions
+from ao_server.engine.intake import TYPE_QUEUE
+from ao_server.engine.placement import OLDEST_EVERY, Room
 from ao_server.engine.registry import Instance, Registry
 from ao_server.engine.sessions import AgentKey, Assignment, Attempt, Session
+from ao_server.engine.wakes import Wakes
 from ao_server.store import rows
 from ao_server.store.batch import Batch
-from ao_server.store.changes import Change, Changes, Found, Operation
-from ao_server.store.tasks import TaskSelections
+from ao_server.store.changes import Changes, Found, Operation
+from ao_server.store.selections import TaskSelections
 
 CLAIMED_AT_ONCE = 500
 # The stream's limit is 16 MiB a message; one payload is at most 1 MiB.
 ASSIGN_BYTES = 3 * 1024 * 1024
 
+Queue = tuple[str, str]
+
+
+@dataclass(slots=True)
+class _Group:
+    """The processes of an agent that run the same types (None: all), with what each can take."""
+
+    agent: rows.Agent
+    types: frozenset[str] | None
+    rooms: dict[Instance, Room] = field(default_factory=dict[Instance, Room])
+    # Whether more may be found for it in this transaction.
+    again: bool = True
+
+    @property
+    def free(self) -> int:
+        return sum(max(0, room.free) for room in self.rooms.values() if not room.is_exclusive)
+
 
 @dataclass(frozen=True, slots=True)
 class _Claimed:
-    """What one claim did: assignments by session, and whether the queue may hold more."""
+    """What one claim did: assignments by session, and queues that it has emptied."""
 
     assigned: list[tuple[Session, Assignment]]
-    exhausted: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Group:
-    """Free slots of instances of an agent that run the same types (None: all), at most one claim's worth."""
-
-    agent: AgentKey
-    types: frozenset[str] | None
-    slots: dict[Instance, int]
-    is_only: bool
+    emptied: list[Queue]
 
 
 class Dispatcher:
-    """Finds out which queues may hold work for whom, and claims it."""
+    """Finds out which queues may hold work for whom, and claims it. Lives in the writer's thread but for `_deliver`."""
 
     def __init__(self, registry: Registry, selections: TaskSelections, monotonic: Callable[[], float]) -> None:
         self._registry = registry
         self._selections = selections
         self._monotonic = monotonic
-        # Agents whose queue may hold a task that a free slot could take. Changed only in the writer's thread.
-        self._backlog: set[AgentKey] = set()
+        # Agents whose slots have changed otherwise than by a task's end.
+        self._look: set[AgentKey] = set()
+        # Queues that are known to hold nothing claimable.
+        self._empty: set[Queue] = set()
+        self._claims: Counter[AgentKey] = Counter()
 
     def look_again(self, agent: AgentKey) -> Operation[None]:
-        """A write that changes nothing: slots have appeared, so the claims behind it look at the agent's queue."""
+        """A write that changes nothing: slots have appeared, so the claims behind it look at the agent's queues."""
 
         def decide(found: Found, now: int) -> Changes[None]:
-            self._backlog.add(agent)
+            self._look.add(agent)
             return Changes(None)
 
         return Operation(decide)
 
     def claims(self, batch: Batch) -> Iterator[Sequence[Operation[_Claimed]]]:
-        """Rounds of claims for one transaction. Instances of an agent that run the same types are served together."""
-        freed: Counter[tuple[str, str, str]] = Counter()
-        touched = set(self._backlog)
-        for change in batch.changes:
-            if type(change.after) is rows.Task:
-                _note(change, freed, touched)
-        self._backlog |= touched
-        rounds = [self._groups(agent, freed) for agent in touched if self._registry.is_present(agent)]
+        """Rounds of claims for one transaction. Processes of an agent that run the same types are served together."""
+        wakes = Wakes.of(batch.changes)
+        self._empty -= wakes.filled
+        agents = wakes.agents | self._look | self._takers(wakes)
+        self._look = set()
+        rounds = [groups for agent in agents if (groups := self._groups(agent, wakes))]
         while rounds:
-            operations = [self._claim(group) for groups in rounds for group in groups[:1]]
-            if operations:
-                yield operations
-            rounds = [groups[1:] for groups in rounds if len(groups) > 1]
+            yield [self._claim(groups[0], wakes) for groups in rounds]
+            for groups in rounds:
+                if not groups[0].again:
+                    groups.pop(0)
+            rounds = [groups for groups in rounds if groups]
 
-    def _groups(self, agent: AgentKey, freed: Counter[tuple[str, str, str]]) -> list[_Group]:
-        """Instances with free slots, grouped by the types that they run, in portions of one claim each."""
-        groups: dict[frozenset[str] | None, list[tuple[Instance, int]]] = {}
-        for instance in self._registry.of(agent):
-            if instance.session is not None:
-                free = instance.free_after(freed[instance.key])
-                groups.setdefault(instance.session.types, []).append((instance, free))
-        return [
-            _Group(agent, types, portion, is_only=len(groups) == 1)
-            for types, group in groups.items()
-            for portion in _portions(group)
+    def _takers(self, wakes: Wakes) -> set[AgentKey]:
+        """Agents that may take what has come into the queues of their types: as many as needed, the emptiest first."""
+        takers: set[AgentKey] = set()
+        for (project_id, queue), types in wakes.arrived.items():
+            left = types.total()
+            free: list[tuple[int, AgentKey]] = []
+            for agent in self._registry.of_type(project_id, queue.removeprefix(TYPE_QUEUE)):
+                groups = self._groups(agent, wakes)
+                able = [group.free for group in groups if group.types is None or not group.types.isdisjoint(types)]
+                if able:
+                    free.append((sum(able), agent))
+            for slots, agent in sorted(free, reverse=True):
+                if left <= 0:
+                    break
+                takers.add(agent)
+                left -= slots
+        return takers
+
+    def _groups(self, key: AgentKey, wakes: Wakes) -> list[_Group]:
+        """Groups with free slots; none when the agent is not to get anything."""
+        agent = wakes.changed.get(key) or self._registry.agent(key)
+        if agent is None or agent.deleted_at is not None:
+            return []
+        rooms = self._registry.rooms(key, wakes.freed)
+        if placement.of_agent(agent, list(rooms.values())) is not None:
+            return []
+        groups: dict[frozenset[str] | None, _Group] = {}
+        for instance, room in rooms.items():
+            groups.setdefault(room.types, _Group(agent, room.types)).rooms[instance] = room
+        return [group for group in groups.values() if group.free]
+
+    def _claim(self, group: _Group, wakes: Wakes) -> Operation[_Claimed]:
+        agent = group.agent
+        key = AgentKey(agent.project_id, agent.id)
+        wanted = min(group.free, CLAIMED_AT_ONCE)
+        claims = self._claims[key]
+        oldest = (claims + wanted) // OLDEST_EVERY - claims // OLDEST_EVERY
+        queues = [
+            queue for queue in (agent.id, TYPE_QUEUE + agent.type) if (agent.project_id, queue) not in self._empty
         ]
-
-    def _claim(self, group: _Group) -> Operation[_Claimed]:
-        agent, types = group.agent, group.types
-        wanted = sum(group.slots.values())
+        timeout = configuration.settings_of(agent.configuration).timeout
+        owners = {id(room): instance for instance, room in group.rooms.items()}
 
         def decide(found: Found, now: int) -> Changes[_Claimed]:
-            changes = Changes(_Claimed([], exhausted=len(found.selected) < wanted))
-            slots = dict(group.slots)
-            for task, payload in found.selected:
-                if task.status != "pending":
-                    continue
-                instance = max(slots, key=slots.__getitem__)
+            waiting = {task.id: (task, payload) for task, payload in found.selected if _is_claimable(task)}
+            changes = Changes(_Claimed([], []))
+            order = placement.in_turn([task for task, _ in waiting.values()], claims)
+            for task, room in placement.place(agent, order, list(group.rooms.values())):
+                _, payload = waiting.pop(task.id)
+                instance = owners[id(room)]
                 session = instance.session
-                if slots[instance] == 0 or session is None:
-                    break
-                slots[instance] -= 1
-                claimed = transitions.claim(task, instance.key.instance_id, now)
+                assert session is not None
+                seconds = timeout if task.timeout is None else task.timeout / 1e6
+                claimed = transitions.claim(task, agent.id, instance.key.instance_id, round(seconds * 1e6), now)
                 changes.include([claimed])
                 attempt = Attempt(task.id, claimed.answer.attempt)
-                assignment = Assignment(attempt, task.type, payload.payload, intake.DEFAULT_TIMEOUT_SECONDS)
-                changes.answer.assigned.append((session, assignment))
+                changes.answer.assigned.append((session, Assignment(attempt, task.type, payload.payload, seconds)))
+            if not waiting and group.types is None and len(found.selected) < wanted:
+                changes.answer.emptied.extend((agent.project_id, queue) for queue in queues)
+            # What others of its type took first leaves room for what stands behind it.
+            group.again = bool(group.free) and len(found.selected) >= wanted and not waiting
             return changes
 
         def committed(claimed: _Claimed) -> None:
-            # What this group found nothing of may still wait for another.
-            if claimed.exhausted and group.is_only:
-                self._backlog.discard(agent)
+            self._empty.update(claimed.emptied)
+            self._claims[key] += len(claimed.assigned)
 
-        selection = self._selections.pending(*agent, sorted(types) if types is not None else None, wanted)
+        if not queues:
+            group.again = False
+            return Operation(lambda found, now: Changes(_Claimed([], [])))
+        types = None if group.types is None else sorted(group.types)
+        selection = self._selections.claimable(agent.project_id, queues, types, wanted, oldest)
         return Operation(decide, selection=selection, committed=committed, delivered=self._deliver)
 
     def _deliver(self, claimed: _Claimed) -> None:
@@ -125,28 +168,8 @@ class Dispatcher:
                 session.assign(message, self._monotonic())
 
 
-def _note(change: Change, freed: Counter[tuple[str, str, str]], touched: set[AgentKey]) -> None:
-    before: rows.Task | None = change.before
-    after: rows.Task = change.after
-    if before is not None and before.status == "running" and after.status != "running":
-        freed[before.project_id, before.agent_id, before.instance_id or ""] += 1
-    if after.status == "pending":
-        touched.add(AgentKey(after.project_id, after.agent_id))
-
-
-def _portions(group: list[tuple[Instance, int]]) -> Iterator[dict[Instance, int]]:
-    portion: dict[Instance, int] = {}
-    room = CLAIMED_AT_ONCE
-    for instance, free in group:
-        while free > 0:
-            taken = min(free, room)
-            portion[instance] = taken
-            free, room = free - taken, room - taken
-            if room == 0:
-                yield portion
-                portion, room = {}, CLAIMED_AT_ONCE
-    if portion:
-        yield portion
+def _is_claimable(task: rows.Task) -> bool:
+    return task.status == "pending" and task.ready_at is None
 
 
 def _messages(assignments: list[Assignment]) -> Iterator[list[Assignment]]:

@@ -17,6 +17,7 @@ from ao_server.store.reader import Reader
 KEPT_EVENTS: Final = 20_000
 KEPT_BYTES: Final = 32 * 1024 * 1024
 READ_AT_ONCE: Final = 500
+KEPT_LIVE: Final = 100
 
 
 class _Tail:
@@ -26,8 +27,10 @@ class _Tail:
         self.feed_id = head.feed_id
         self.last = head.last
         self.changed = asyncio.Event()
+        self.live = 0
         self._events: deque[rows.Event] = deque()
         self._bytes = 0
+        self._live: deque[rows.Event] = deque(maxlen=KEPT_LIVE)
 
     def append(self, event: rows.Event) -> None:
         self._events.append(event)
@@ -35,6 +38,19 @@ class _Tail:
         self.last = event.position
         while len(self._events) > KEPT_EVENTS or self._bytes > KEPT_BYTES:
             self._bytes -= len(self._events.popleft().body)
+
+    def append_live(self, event: rows.Event) -> None:
+        self._live.append(event)
+        self.live += 1
+
+    def live_after(self, number: int) -> list[rows.Event]:
+        """Live events behind this one, by their count; those that are no longer kept are left out."""
+        fresh = min(self.live - number, len(self._live))
+        return list(islice(self._live, len(self._live) - fresh, None))
+
+    def wake(self) -> None:
+        self.changed.set()
+        self.changed = asyncio.Event()
 
     def after(self, position: int, limit: int) -> list[rows.Event] | None:
         """Events behind the position, None when some of them are no longer in memory."""
@@ -64,9 +80,18 @@ class Feed:
             self._tails[event.project_id].append(event)
             touched.add(event.project_id)
         for project_id in touched:
-            tail = self._tails[project_id]
-            tail.changed.set()
-            tail.changed = asyncio.Event()
+            self._tails[project_id].wake()
+
+    def publish_live(self, event: rows.Event) -> None:
+        """Tells whoever watches now of what the store cannot take yet. It has no position: nobody can resume at it."""
+        tail = self._tails[event.project_id]
+        tail.append_live(event)
+        tail.wake()
+
+    @property
+    def projects(self) -> list[str]:
+        """All projects."""
+        return list(self._tails)
 
     def has(self, project_id: str) -> bool:
         """Whether there is such a project."""
@@ -95,13 +120,22 @@ class Feed:
         return position
 
     async def watch(self, project_id: str, position: int) -> AsyncIterator[Sequence[rows.Event]]:
-        """Yields the events behind the position in order, then each batch as it is committed, without end."""
+        """Yields the events behind the position in order, then each batch as it is committed, without end; in between,
+        live events, whose position is 0. CursorRejected when events were pruned before the watcher came to them.
+        """
         tail = self._tails[project_id]
+        live = tail.live
         while True:
             changed = tail.changed
+            if tail.live > live:
+                fresh = tail.live_after(live)
+                live = tail.live
+                yield fresh
             batch = tail.after(position, READ_AT_ONCE)
             if batch is None:
                 batch = await events.after(self._reader, project_id, position, READ_AT_ONCE)
+                if not batch or batch[0].position != position + 1:
+                    raise CursorRejected("events behind the cursor were pruned", code="cursor_expired")
             if batch:
                 position = batch[-1].position
                 yield batch

@@ -1,22 +1,32 @@
-"""The connected processes as a whole: hello, status, goodbye, and the sweep of leases."""
+"""The connected processes as a whole: hello, status, goodbye, and the sweep of leases and overdue attempts."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import structlog
 
-from ao_server.engine import attach, intake, leases
+from ao_server.engine import attach, configuration, intake, leases, timeouts
 from ao_server.engine.clock import Clock
 from ao_server.engine.dispatch import Dispatcher
 from ao_server.engine.ids import Ids
 from ao_server.engine.registry import Instance, Registry
-from ao_server.engine.sessions import AgentKey, InstanceKey, Renewed, Session, Stopping, Supersede
-from ao_server.errors import DeadlineExceeded, Unavailable
-from ao_server.store import agents, tasks
+from ao_server.engine.sessions import (
+    AgentKey,
+    Attempt,
+    Configure,
+    InstanceKey,
+    Renewed,
+    Session,
+    Stop,
+    Stopping,
+    TaskType,
+)
+from ao_server.errors import DeadlineExceeded, NotFound, Unavailable
+from ao_server.store import agents, rows, tasks
 from ao_server.store.changes import Operation
 from ao_server.store.reader import Reader
-from ao_server.store.tasks import TaskSelections
+from ao_server.store.selections import TaskSelections
 from ao_server.store.writer import Writer
 
 log = structlog.get_logger("ao_server.engine.fleet")
@@ -35,13 +45,16 @@ class Fleet:
         selections: TaskSelections,
         clock: Clock,
         ids: Ids,
+        random: Callable[[], float],
     ) -> None:
+        """`random`, from 0 to 1, spreads retries."""
         self._writer = writer
         self._registry = registry
         self._dispatcher = dispatcher
         self._selections = selections
         self._clock = clock
         self._ids = ids
+        self._random = random
 
     async def restore(self, reader: Reader) -> set[AgentKey]:
         """Takes up what the last server left: instances with running tasks. Returns the agents that were active."""
@@ -50,17 +63,17 @@ class Fleet:
 
     async def resolve(self, new: intake.NewAgent) -> str:
         """The id of the agent that processes of this type and name become."""
-        intake.check_configuration(new.configuration)
+        configuration.check(new.configuration)
         return await self._writer.submit(attach.register(new, self._ids))
 
     async def hello(
-        self, key: InstanceKey, types: frozenset[str] | None, held: Mapping[str, int]
+        self, key: InstanceKey, task_types: Sequence[TaskType], held: Mapping[str, int]
     ) -> tuple[Session, attach.Attached]:
         """Attaches a stream. NotFound when the agent does not exist.
 
         The session gets no work before `open`, so that the welcome goes first.
         """
-        session = Session(self._ids.new("session", self._clock.now())[0], key, types, limit=0)
+        session = Session(self._ids.new("session", self._clock.now())[0], key, task_types, limit=0)
         instance = self._registry.attach(session)
         operation = attach.attach(key, held, self._selections)
         try:
@@ -70,10 +83,13 @@ class Fleet:
             if instance.session is None and not instance.held:
                 self._registry.remove(instance)
             raise
-        session.limit = session.capacity = intake.settings_of(attached.agent.configuration).max_concurrent_tasks
+        settings = configuration.settings_of(attached.agent.configuration)
+        session.limit = session.capacity = settings.max_concurrent_tasks
         session.keep(attached.kept)
         if attached.superseded:
-            session.push(Supersede(attached.superseded))
+            session.push(Stop(attached.superseded))
+        if attached.to_stop:
+            session.push(Stop(attached.to_stop, "requested"))
         return session, attached
 
     def open(self, session: Session) -> None:
@@ -92,7 +108,7 @@ class Fleet:
             return
         self._registry.renew(instance)
         session.push(Renewed(number))
-        raised = capacity > session.capacity
+        had_room = session.capacity if not session.deaf else 0
         session.capacity = capacity
         believed = dict(instance.held)
         overdue = self._clock.monotonic() - self._registry.lease
@@ -102,8 +118,8 @@ class Fleet:
             await self._writer.submit(leases.give_back(session.key, lost))
         strangers = session.strangers(held, believed)
         if strangers:
-            session.push(Supersede(strangers))
-        if raised:
+            session.push(Stop(strangers))
+        if not session.deaf and capacity > had_room:
             self._writer.post(self._dispatcher.look_again(session.key.agent))
 
     async def goodbye(self, session: Session) -> None:
@@ -128,10 +144,36 @@ class Fleet:
             await asyncio.sleep(SWEEP_SECONDS)
             for instance in self._registry.expire():
                 await self._expire(instance)
+            for instance, attempt in self._registry.overdue():
+                await self._give_up(instance, attempt)
             if were_active and self._clock.monotonic() >= grace_ends:
                 for agent in list(were_active):
                     if await self._try(leases.settle_agent_status(agent, self._registry.is_present)):
                         were_active.discard(agent)
+
+    def configure(self, agent: rows.Agent) -> None:
+        """The stored settings of an agent have changed: tells its processes."""
+        limit = configuration.settings_of(agent.configuration).max_concurrent_tasks
+        key = AgentKey(agent.project_id, agent.id)
+        for session in self._sessions(key):
+            # A higher limit gives room once the process says that it is ready for it.
+            session.limit = limit
+            session.push(Configure(agent.configuration, limit))
+
+    def stop_attempt(self, task: rows.Task, reason: str) -> None:
+        """Tells the process that holds the running attempt of a task to stop it."""
+        key = InstanceKey(task.project_id, task.agent_id, task.instance_id or "")
+        instance = self._registry.find(key)
+        if instance is not None and instance.session is not None:
+            instance.session.push(Stop([Attempt(task.id, task.attempt)], reason))
+
+    def dismiss(self, agent: rows.Agent) -> None:
+        """The agent was deleted: its processes are told and end, and nothing is known of them any more."""
+        for instance in self._registry.of(AgentKey(agent.project_id, agent.id)):
+            instance.expired = True
+            if instance.session is not None:
+                instance.session.end(NotFound(f"agent {agent.id} was deleted"))
+            self._registry.remove(instance)
 
     def announce_stop(self) -> None:
         """Tells every process that the server goes down on purpose."""
@@ -140,12 +182,22 @@ class Fleet:
                 instance.session.push(Stopping())
                 instance.session.end(Unavailable("the server is stopping"))
 
+    def _sessions(self, agent: AgentKey) -> list[Session]:
+        return [each.session for each in self._registry.of(agent) if each.session is not None]
+
     async def _expire(self, instance: Instance) -> None:
         if await self._try(leases.lose(instance.key, self._selections)):
             log.warning("lease_expired", agent_id=instance.key.agent_id, instance_id=instance.key.instance_id)
             if instance.session is not None:
                 instance.session.end(Unavailable("the lease of this instance ran out"))
             await self._forget(instance)
+
+    async def _give_up(self, instance: Instance, attempt: Attempt) -> None:
+        """The attempt's time is over, or its cancel was not confirmed, and its process has not ended it."""
+        if await self._try(timeouts.give_up(instance.key, attempt, self._random)):
+            log.warning("attempt_given_up", agent_id=instance.key.agent_id, task_id=attempt.task_id)
+            if instance.session is not None:
+                instance.session.push(Stop([attempt]))
 
     async def _forget(self, instance: Instance) -> None:
         self._registry.remove(instance)

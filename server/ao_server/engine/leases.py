@@ -2,21 +2,33 @@
 
 from collections.abc import Callable, Collection
 
-from ao_server.engine import attach, transitions
+from ao_server.engine import presence, transitions
 from ao_server.engine.sessions import AgentKey, InstanceKey
 from ao_server.store import rows
 from ao_server.store.changes import Changes, Found, Key, Operation
-from ao_server.store.tasks import TaskSelections
+from ao_server.store.selections import TaskSelections
 
 
 def lose(key: InstanceKey, selections: TaskSelections) -> Operation[int]:
     """Its lease ran out: everything it holds goes back, and counts as delivered. Answers how many tasks that were."""
-    return _let_go(key, selections, transitions.lose)
+
+    def decide(found: Found, now: int) -> Changes[int]:
+        changes = _let_go(key, found, now, transitions.lose)
+        agent = found.get(rows.Agent, *key.agent)
+        if changes.answer and agent is not None:
+            changes.include([presence.lost(agent, now)])
+        return changes
+
+    return Operation(decide, keys=[Key(rows.Agent, tuple(key.agent))], selection=selections.held_by(*key))
 
 
 def say_goodbye(key: InstanceKey, selections: TaskSelections) -> Operation[int]:
     """It left in good order: whatever the store still counts as its own goes back, uncounted."""
-    return _let_go(key, selections, transitions.hand_back)
+
+    def decide(found: Found, now: int) -> Changes[int]:
+        return _let_go(key, found, now, transitions.hand_back)
+
+    return Operation(decide, selection=selections.held_by(*key))
 
 
 def give_back(key: InstanceKey, task_ids: Collection[str]) -> Operation[None]:
@@ -38,26 +50,23 @@ def settle_agent_status(agent: AgentKey, is_present: Callable[[AgentKey], bool])
 
     def decide(found: Found, now: int) -> Changes[None]:
         row = found.get(rows.Agent, *agent)
-        if row is None or is_present(agent):
+        if row is None or row.deleted_at is not None or is_present(agent):
             return Changes(None)
-        moved = attach.disconnected(row, now)
+        moved = presence.disconnected(row, now)
         return Changes(None, moved.rows, moved.increments, moved.events)
 
     return Operation(decide, keys=[Key(rows.Agent, tuple(agent))])
 
 
 def _let_go(
-    key: InstanceKey, selections: TaskSelections, transition: Callable[[rows.Task, int], Changes[rows.Task]]
-) -> Operation[int]:
-    def decide(found: Found, now: int) -> Changes[int]:
-        changes = Changes(0)
-        for (task,) in found.selected:
-            if _holds(key, task):
-                changes.include([transition(task, now)])
-                changes.answer += 1
-        return changes
-
-    return Operation(decide, selection=selections.held_by(*key))
+    key: InstanceKey, found: Found, now: int, transition: Callable[[rows.Task, int], Changes[rows.Task]]
+) -> Changes[int]:
+    changes = Changes(0)
+    for (task,) in found.selected:
+        if _holds(key, task):
+            changes.include([transition(task, now)])
+            changes.answer += 1
+    return changes
 
 
 def _holds(key: InstanceKey, task: rows.Task) -> bool:

@@ -5,11 +5,14 @@ from the rows, each with a full lease. Two threads meet here. The event loop own
 writer's thread owns `Instance.held`, which it changes between one commit and the next transaction.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from ao_server.engine.cancellation import CONFIRM_MICROSECONDS
 from ao_server.engine.clock import Clock
-from ao_server.engine.sessions import AgentKey, InstanceKey, Session
+from ao_server.engine.placement import Room
+from ao_server.engine.sessions import AgentKey, Attempt, InstanceKey, Session
+from ao_server.engine.transitions import SUSPECT_DELIVERIES
 from ao_server.errors import Superseded
 from ao_server.store import rows
 from ao_server.store.changes import Change
@@ -26,13 +29,33 @@ class Instance:
     expired: bool = False
     # Task id to attempt number. Only the writer's thread changes it.
     held: dict[str, int] = field(default_factory=dict[str, int])
+    # Task id to the monotonic time at which the server gives the attempt up, its process having failed to.
+    deadlines: dict[str, float] = field(default_factory=dict[str, float])
+    # Those of the held tasks that must run alone.
+    alone: set[str] = field(default_factory=set[str])
 
-    def free_after(self, freed: int) -> int:
-        """How many more attempts it can take once this many of those it holds have ended."""
+    def room(self, freed: Collection[str]) -> Room | None:
+        """What it can take once these tasks have ended; None while no process is there that could take anything."""
         session = self.session
         if session is None or not session.ready or session.deaf or self.expired:
-            return 0
-        return max(0, min(session.limit, session.capacity) - len(self.held) + freed)
+            return None
+        held = len(self.held.keys() - freed)
+        free = max(0, min(session.limit, session.capacity) - held)
+        return Room(session.types, free, held, is_exclusive=bool(self.alone.difference(freed)))
+
+    def hold(self, task: rows.Task, deadline: float) -> None:
+        """It holds this running task until the monotonic time `deadline` at most."""
+        self.held[task.id] = task.attempt
+        self.deadlines[task.id] = deadline
+        # The claim has counted as a delivery already.
+        if task.deliveries > SUSPECT_DELIVERIES:
+            self.alone.add(task.id)
+
+    def let_go(self, task_id: str) -> None:
+        """It does not hold the task any more."""
+        self.held.pop(task_id, None)
+        self.deadlines.pop(task_id, None)
+        self.alone.discard(task_id)
 
 
 class Registry:
@@ -43,13 +66,17 @@ class Registry:
         self.lease = lease
         self._clock = clock
         self._instances: dict[AgentKey, dict[str, Instance]] = {}
+        # The records of agents that are present, as committed.
+        self._agents: dict[AgentKey, rows.Agent] = {}
 
     def restore(self, running: Iterable[rows.Task]) -> None:
         """After a start: the instances that held tasks when the last server ended, each with a full lease."""
         for task in running:
             if task.instance_id is not None:
                 key = InstanceKey(task.project_id, task.agent_id, task.instance_id)
-                self._ensure(key).held[task.id] = task.attempt
+                # Its process may hold an outcome that it could not tell anybody.
+                deadline = max(self._deadline(task), self._clock.monotonic() + self.lease)
+                self._ensure(key).hold(task, deadline)
 
     def attach(self, session: Session) -> Instance:
         """Gives the instance this stream; an older stream of it ends."""
@@ -82,6 +109,7 @@ class Registry:
             del instances[instance.key.instance_id]
             if not instances:
                 del self._instances[instance.key.agent]
+                self._agents.pop(instance.key.agent, None)
 
     def find(self, key: InstanceKey) -> Instance | None:
         """The instance, if it is known."""
@@ -90,6 +118,30 @@ class Registry:
     def of(self, agent: AgentKey) -> list[Instance]:
         """The instances of an agent."""
         return list(self._instances.get(agent, {}).values())
+
+    def agent(self, agent: AgentKey) -> rows.Agent | None:
+        """The record of an agent that is present."""
+        return self._agents.get(agent)
+
+    def of_type(self, project_id: str, type_: str) -> list[AgentKey]:
+        """The agents of a type that are present."""
+        found = list(self._agents.items())
+        return [key for key, agent in found if (agent.project_id, agent.type) == (project_id, type_)]
+
+    def rooms(self, agent: AgentKey, freed: Mapping[InstanceKey, Collection[str]] = {}) -> dict[Instance, Room]:
+        """What each process of an agent that can take work at all can take, once these tasks have ended."""
+        rooms = ((instance, instance.room(freed.get(instance.key, ()))) for instance in self.of(agent))
+        return {instance: room for instance, room in rooms if room is not None}
+
+    def overdue(self) -> list[tuple[Instance, Attempt]]:
+        """Attempts whose deadline has passed."""
+        now = self._clock.monotonic()
+        return [
+            (instance, Attempt(task_id, instance.held[task_id]))
+            for instance in self
+            for task_id, deadline in list(instance.deadlines.items())
+            if deadline <= now and task_id in instance.held
+        ]
 
     def is_present(self, agent: AgentKey) -> bool:
         """Whether any process of the agent is connected or within its lease."""
@@ -113,16 +165,29 @@ class Registry:
         for change in changes:
             if type(change.after) is rows.Task:
                 self._observe_task(change.before, change.after)
+            elif type(change.after) is rows.Agent:
+                self._observe_agent(change.after)
 
     def _observe_task(self, before: rows.Task | None, after: rows.Task) -> None:
-        if before is not None and before.status == "running":
-            holder = self._holder(before)
-            if holder is not None:
-                holder.held.pop(before.id, None)
-        if after.status == "running":
-            holder = self._holder(after)
-            if holder is not None:
-                holder.held[after.id] = after.attempt
+        if before is not None and before.status == "running" and (holder := self._holder(before)) is not None:
+            holder.let_go(before.id)
+        if after.status == "running" and (holder := self._holder(after)) is not None:
+            holder.hold(after, self._deadline(after))
+
+    def _observe_agent(self, agent: rows.Agent) -> None:
+        key = AgentKey(agent.project_id, agent.id)
+        if agent.deleted_at is None and key in self._instances:
+            self._agents[key] = agent
+        else:
+            self._agents.pop(key, None)
+
+    def _deadline(self, task: rows.Task) -> float:
+        """The monotonic time at which the task's attempt is given up."""
+        now = self._clock.now()
+        times_out_at = task.times_out_at if task.times_out_at is not None else now
+        if task.cancel_requested_at is not None:
+            times_out_at = min(times_out_at, task.cancel_requested_at + CONFIRM_MICROSECONDS)
+        return self._clock.monotonic() + (times_out_at - now) / 1e6
 
     def _holder(self, task: rows.Task) -> Instance | None:
         return self.find(InstanceKey(task.project_id, task.agent_id, task.instance_id or ""))

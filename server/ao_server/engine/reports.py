@@ -6,14 +6,12 @@ A report that does not count changes nothing and leaves no trace; for an outcome
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ao_server.engine import bodies, transitions
+from ao_server.engine import failures, logs, presence, transitions
 from ao_server.engine.sessions import Attempt, InstanceKey
 from ao_server.engine.states import FINAL
 from ao_server.engine.transitions import Failure
 from ao_server.store import rows
 from ao_server.store.changes import Changes, Found, Key, Operation
-
-MAX_LOG_LINES = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +25,10 @@ class ProgressReport:
 
 @dataclass(frozen=True, slots=True)
 class LogReport:
-    """One line. `age` in microseconds before now."""
+    """One line of an attempt."""
 
     attempt: Attempt
-    level: str
-    message: str
-    age: int
+    line: logs.Line
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +57,7 @@ class Outcome:
 
 
 Settlements = list[tuple[Attempt, bool]]
+CANCELLED_ITSELF = Failure("cancelled", "cancelled by the agent")
 
 
 def progress(key: InstanceKey, reports: Sequence[ProgressReport]) -> Operation[None]:
@@ -80,28 +77,35 @@ def progress(key: InstanceKey, reports: Sequence[ProgressReport]) -> Operation[N
 
 def log(key: InstanceKey, reports: Sequence[LogReport]) -> Operation[None]:
     """Adds log lines, one event per attempt; lines beyond the limit of a task are dropped."""
-    by_attempt: dict[Attempt, list[LogReport]] = {}
+    by_attempt: dict[Attempt, list[logs.Line]] = {}
     for report in reports:
-        by_attempt.setdefault(report.attempt, []).append(report)
+        by_attempt.setdefault(report.attempt, []).append(report.line)
 
     def decide(found: Found, now: int) -> Changes[None]:
         changes: Changes[None] = Changes(None)
         for attempt, lines in by_attempt.items():
             task = _current(found, key, attempt)
             if task is not None:
-                changes.include([_logged(task, lines[: MAX_LOG_LINES - task.log_lines], now)])
+                changes.include([logs.add(task, lines, now)])
         return changes
 
     return Operation(decide, keys=_task_keys(key, list(by_attempt)))
 
 
 def settle(
-    key: InstanceKey, outcomes: Sequence[Outcome], settled: Callable[[Settlements], None]
+    key: InstanceKey,
+    outcomes: Sequence[Outcome],
+    random: Callable[[], float],
+    settled: Callable[[Settlements], None],
 ) -> Operation[Settlements]:
-    """Counts outcomes, and tells `settled` for each whether it counted; one sent again after it counted, counted."""
+    """Counts outcomes, and tells `settled` for each whether it counted; one sent again after it counted, counted.
+
+    `random`, from 0 to 1, spreads the retries of what failed.
+    """
 
     def decide(found: Found, now: int) -> Changes[Settlements]:
         changes: Changes[Settlements] = Changes([])
+        agent = found.get(rows.Agent, key.project_id, key.agent_id)
         seen: set[str] = set()
         for outcome in outcomes:
             attempt = outcome.attempt
@@ -110,52 +114,35 @@ def settle(
                 changes.answer.append((attempt, _was_settled(found, key, attempt)))
                 continue
             seen.add(attempt.task_id)
-            changes.include([_ended(task, outcome.ending, now)])
+            changes.include([_ended(task, agent, outcome.ending, now, random)])
+            if agent is not None and isinstance(outcome.ending, Completed):
+                recovered = presence.succeeded(agent, now)
+                changes.include([recovered])
+                agent = recovered.answer
             changes.answer.append((attempt, True))
         return changes
 
-    return Operation(decide, keys=_task_keys(key, [outcome.attempt for outcome in outcomes]), delivered=settled)
+    keys = _task_keys(key, [outcome.attempt for outcome in outcomes])
+    return Operation(decide, keys=[*keys, Key(rows.Agent, tuple(key.agent))], delivered=settled)
 
 
 def _ended(
-    task: rows.Task, ending: Completed | Failure | CancelledByAgent | HandedBack, now: int
+    task: rows.Task,
+    agent: rows.Agent | None,
+    ending: Completed | Failure | CancelledByAgent | HandedBack,
+    now: int,
+    random: Callable[[], float],
 ) -> Changes[rows.Task]:
     match ending:
         case Completed(result):
             return transitions.complete(task, result, now)
         case Failure():
-            return transitions.fail(task, ending, now)
+            return failures.failed(task, agent, ending, now, random)
         case CancelledByAgent():
-            return transitions.cancel(task, Failure("cancelled", "cancelled by the agent"), now)
+            reason = transitions.STOPPED if task.cancel_requested_at is not None else CANCELLED_ITSELF
+            return transitions.cancel(task, reason, now)
         case HandedBack():
             return transitions.hand_back(task, now)
-
-
-def _logged(task: rows.Task, reports: Sequence[LogReport], now: int) -> Changes[None]:
-    if not reports:
-        return Changes(None)
-    after = rows.copy_of(task)
-    after.log_lines += len(reports)
-    lines = [
-        rows.LogLine(
-            project_id=task.project_id,
-            task_id=task.id,
-            number=number,
-            attempt=task.attempt,
-            timestamp=now - report.age,
-            level=report.level,
-            message=report.message,
-        )
-        for number, report in enumerate(reports, task.log_lines + 1)
-    ]
-    body = bodies.LogBody(
-        task.id,
-        task.agent_id,
-        task.attempt,
-        [bodies.Line(line.timestamp, line.level, line.message) for line in lines],
-    )
-    event = bodies.event("task_log", task.project_id, body, now, agent_id=task.agent_id, task_id=task.id)
-    return Changes(None, rows=[after, *lines], events=[event])
 
 
 def _current(found: Found, key: InstanceKey, attempt: Attempt) -> rows.Task | None:

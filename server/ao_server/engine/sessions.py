@@ -1,7 +1,7 @@
 """One open stream of an instance (a process of an agent), as the engine sees it: what was given, what is to be sent."""
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -56,10 +56,21 @@ class Assign:
 
 
 @dataclass(frozen=True, slots=True)
-class Supersede:
-    """These attempts are no longer the instance's: stop them, report nothing."""
+class Stop:
+    """These attempts are to stop: because they were asked to (`requested`), or because they are no longer the
+    instance's (`superseded`), so that nothing is to be reported of them.
+    """
 
     attempts: list[Attempt]
+    reason: str = "superseded"
+
+
+@dataclass(frozen=True, slots=True)
+class Configure:
+    """The agent's stored settings, in force from now on."""
+
+    configuration: str
+    max_concurrent_tasks: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +92,7 @@ class Stopping:
     """The server goes down on purpose."""
 
 
-ToRunner = Assign | Supersede | Settled | Renewed | Stopping
+ToRunner = Assign | Stop | Configure | Settled | Renewed | Stopping
 
 
 @dataclass(slots=True)
@@ -91,18 +102,35 @@ class Load:
     memory_usage: float = 0.0
     cpu_usage: float = 0.0
     uptime: float = 0.0
+    # Attempts that ended for the server while their code did not.
+    stuck: int = 0
     # Clock.now() of the report.
     at: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TaskType:
+    """What a process says of a type of tasks that it runs; `*` stands for every type."""
+
+    name: str
+    description: str | None = None
+    schema: str | None = None
+
+
+ANY_TYPE: Final = "*"
 
 
 class Session:
     """One open stream of an instance."""
 
-    def __init__(self, session_id: str, key: InstanceKey, types: frozenset[str] | None, limit: int) -> None:
-        """`types`: what it can run, None for everything. `limit`: attempts that the process may hold."""
+    def __init__(self, session_id: str, key: InstanceKey, task_types: Sequence[TaskType], limit: int) -> None:
+        """`limit`: attempts that the process may hold."""
         self.id = session_id
         self.key = key
-        self.types = types
+        self.task_types = task_types
+        names = frozenset(each.name for each in task_types)
+        # What it can run, None for everything.
+        self.types = None if ANY_TYPE in names else names
         self.limit = limit
         self.capacity = limit
         # Work is given only after the welcome is on its way.

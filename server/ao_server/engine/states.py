@@ -4,24 +4,20 @@ from typing import Final
 
 TASK: Final[dict[tuple[str, str], str]] = {
     ("pending", "claim"): "running",
+    ("pending", "cancel"): "cancelled",
+    # Nobody can run it.
+    ("pending", "fail"): "failed",
     ("running", "complete"): "completed",
     ("running", "fail"): "failed",
     ("running", "cancel"): "cancelled",
     ("running", "requeue"): "pending",
 }
 
-AGENT: Final[dict[tuple[str, str], str]] = {
-    ("initializing", "connect"): "active",
-    ("inactive", "connect"): "active",
-    ("error", "connect"): "error",
-    ("active", "connect"): "active",
-    ("active", "disconnect"): "inactive",
-    ("error", "disconnect"): "inactive",
-    ("inactive", "disconnect"): "inactive",
-    ("initializing", "disconnect"): "initializing",
-}
-
 FINAL: Final = frozenset({"completed", "failed", "cancelled"})
+
+SERVING: Final = "serving"
+PAUSED: Final = "paused"
+DRAINING: Final = "draining"
 
 
 class IllegalTransition(Exception):
@@ -36,6 +32,16 @@ def task_after(status: str, event: str) -> str:
         raise IllegalTransition(f"a {status} task cannot {event}") from None
 
 
-def agent_after(status: str, event: str) -> str:
-    """The status after an event."""
-    return AGENT[status, event]
+def agent_status(*, mode: str, is_broken: bool, is_present: bool, was_seen: bool) -> str:
+    """An agent's status. It has no history of its own: what holds decides, the first of these that does.
+
+    `is_broken`: its processes die while they work. `is_present`: one is connected or within its lease. `was_seen`: one
+    has been.
+    """
+    if mode != SERVING:
+        return "inactive"
+    if is_broken:
+        return "error"
+    if is_present:
+        return "active"
+    return "inactive" if was_seen else "initializing"

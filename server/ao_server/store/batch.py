@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from ao_server.errors import Problem
 from ao_server.store import rows
-from ao_server.store.changes import Change, Changes, Key, Operation
+from ao_server.store.changes import Change, Changes, Deletion, Key, Operation
 from ao_server.store.database import Database
 from ao_server.store.rows import values_of
 from ao_server.store.statements import TableStatements
@@ -29,10 +29,12 @@ class Statements:
 
 
 _LOCK_ORDER: tuple[type[Any], ...] = (
+    rows.IdempotencyKey,
     rows.Registration,
     rows.Credential,
     rows.Agent,
     rows.Task,
+    rows.TaskLabel,
     rows.Payload,
     rows.Result,
     rows.LogLine,
@@ -72,6 +74,7 @@ class Batch:
         self._dirty: dict[Key, None] = {}
         self._inserted: set[Key] = set()
         self._increments: dict[Key, list[Any]] = {}
+        self._deletions: list[Deletion] = []
 
     def run(self, operations: Sequence[Operation[Any]]) -> list[Any]:
         """Loads, decides and flushes; returns each operation's answer, or the Problem it raised."""
@@ -96,8 +99,11 @@ class Batch:
             yield Change(before, self._known[key])
 
     def finish(self) -> None:
-        """Writes the counters, then the events, numbered under the lock of their project's feed."""
+        """Writes the counters, takes out what is old, then adds the events, numbered under the lock of their feed."""
         self._flush_increments()
+        for deletion in self._deletions:
+            sql = self._statements.of[deletion.row].delete_until(deletion.column)
+            self._execute(sql, [(deletion.project_id, deletion.until, deletion.limit)])
         for project_id, events in groupby(sorted(self.events, key=_project), key=_project):
             self._append(project_id, list(events))
 
@@ -157,6 +163,7 @@ class Batch:
                 for place in range(len(statements.key), len(values)):
                     total[place] += values[place]
         self.events += changes.events
+        self._deletions += changes.deletions
 
     def _key_of(self, row: Any) -> Key:
         return Key(type(row), self._statements.of[type(row)].key_of(values_of(row)))

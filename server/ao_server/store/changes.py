@@ -29,6 +29,17 @@ class Selection:
     rows: tuple[type[Any], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Deletion:
+    """Takes out old rows: a project's with a `column` of at most `until`, oldest first, at most `limit` of them."""
+
+    row: type[Any]
+    project_id: str
+    column: str
+    until: int
+    limit: int
+
+
 class Found(Protocol):
     """What a decision sees: the rows asked for, as the decisions before it in the same transaction left them."""
 
@@ -53,6 +64,8 @@ class Changes(Generic[Answer]):
     increments: list[Any] = field(default_factory=list[Any])
     # Positions are given by the writer, in commit order.
     events: list[Event] = field(default_factory=list[Event])
+    # For rows that no decision of this transaction looks at.
+    deletions: list[Deletion] = field(default_factory=list[Deletion])
 
     def include(self, others: Iterable["Changes[Any]"]) -> None:
         """Takes in what other decisions of the same operation ask for."""
@@ -60,6 +73,7 @@ class Changes(Generic[Answer]):
             self.rows += other.rows
             self.increments += other.increments
             self.events += other.events
+            self.deletions += other.deletions
 
 
 @dataclass(frozen=True, slots=True)

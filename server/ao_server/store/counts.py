@@ -8,6 +8,7 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ao_server.store import tables
+from ao_server.store.filters import TaskFilter
 from ao_server.store.reader import Reader
 
 _COUNT: Any = tables.TaskCount
@@ -17,28 +18,21 @@ MINUTES_A_DAY = 24 * 60
 
 @dataclass(slots=True)
 class AgentTotals:
-    """Finished tasks of an agent; `duration` is the sum over completed ones in microseconds."""
+    """Finished and running tasks of an agent; `duration` is the sum over completed ones in microseconds."""
 
     completed: int = 0
     failed: int = 0
+    running: int = 0
     duration: int = 0
 
 
-async def tasks(
-    connection: AsyncConnection,
-    project_id: str,
-    agent_id: str | None = None,
-    status: str | None = None,
-    priority: int | None = None,
-) -> int:
+async def tasks(connection: AsyncConnection, project_id: str, chosen: TaskFilter) -> int:
     """How many tasks match."""
     where = [_COUNT.project_id == project_id]
-    if agent_id is not None:
-        where.append(_COUNT.agent_id == agent_id)
-    if status is not None:
-        where.append(_COUNT.status == status)
-    if priority is not None:
-        where.append(_COUNT.priority == priority)
+    for name in ("agent_id", "status", "priority", "type", "agent_type"):
+        wanted = getattr(chosen, name)
+        if wanted is not None:
+            where.append(getattr(_COUNT, name) == wanted)
     statement = select(func.coalesce(func.sum(_COUNT.tasks), 0)).where(*where)
     return int((await connection.execute(statement)).scalar_one())
 
@@ -51,18 +45,65 @@ async def of_agents(reader: Reader, project_id: str, agent_ids: Sequence[str]) -
         .where(
             _COUNT.project_id == project_id,
             _COUNT.agent_id.in_(agent_ids),
-            _COUNT.status.in_(("completed", "failed")),
+            _COUNT.status.in_(("completed", "failed", "running")),
         )
         .group_by(_COUNT.agent_id, _COUNT.status)
     )
     async with reader.connect() as connection:
         for agent_id, status, count, duration in await connection.execute(statement):
+            setattr(totals[agent_id], status, int(count))
             if status == "completed":
-                totals[agent_id].completed = int(count)
                 totals[agent_id].duration = int(duration)
-            else:
-                totals[agent_id].failed = int(count)
     return totals
+
+
+@dataclass(frozen=True, slots=True)
+class PendingType:
+    """Tasks of one type that wait for an agent, or, where `agent_id` is empty, for any agent of a type."""
+
+    project_id: str
+    agent_id: str
+    agent_type: str
+    type: str
+
+
+async def pending_types(reader: Reader) -> set[PendingType]:
+    """What waits, in every project."""
+    statement = select(_COUNT.project_id, _COUNT.agent_id, _COUNT.agent_type, _COUNT.type).where(
+        _COUNT.status == "pending", _COUNT.tasks > 0
+    )
+    async with reader.connect() as connection:
+        return {PendingType(*found) for found in await connection.execute(statement)}
+
+
+async def agents_with_unfinished(reader: Reader) -> set[tuple[str, str]]:
+    """Project and id of every agent that has pending or running tasks."""
+    statement = select(_COUNT.project_id, _COUNT.agent_id).where(
+        _COUNT.status.in_(("pending", "running")), _COUNT.tasks > 0, _COUNT.agent_id != ""
+    )
+    async with reader.connect() as connection:
+        return {(project_id, agent_id) for project_id, agent_id in await connection.execute(statement)}
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """What finished in the part of a period that begins at `minute`; `duration` in microseconds, of completed ones."""
+
+    minute: int
+    completed: int
+    failed: int
+    duration: int
+
+
+async def history(reader: Reader, project_id: str, since: int, part: int) -> list[Finished]:
+    """What finished since a minute, by parts of so many minutes, oldest first; empty parts are left out."""
+    begin = (_ROLLUP.minute - _ROLLUP.minute % part).label("begin")
+    sums = [func.sum(column) for column in (_ROLLUP.completed, _ROLLUP.failed, _ROLLUP.duration)]
+    statement = (
+        select(begin, *sums).where(_ROLLUP.project_id == project_id, _ROLLUP.minute >= since).group_by(begin)
+    ).order_by(begin)
+    async with reader.connect() as connection:
+        return [Finished(*(int(value) for value in found)) for found in await connection.execute(statement)]
 
 
 async def completed_today(connection: AsyncConnection, project_id: str, minute: int) -> int:

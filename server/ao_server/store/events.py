@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from sqlalchemy import func, select
+
 from ao_server.store import rows, tables
 from ao_server.store.reader import Reader
 
@@ -32,3 +34,14 @@ async def after(reader: Reader, project_id: str, position: int, limit: int) -> l
             order=_EVENT.position,
             limit=limit,
         )
+
+
+async def older_than(reader: Reader, project_id: str, time: int, limit: int) -> int | None:
+    """The position of the last of the first `limit` events that are older than a time (microseconds); None when none
+    is.
+    """
+    first = select(_EVENT.position, _EVENT.timestamp).where(_EVENT.project_id == project_id)
+    oldest = first.order_by(_EVENT.position).limit(limit).subquery()
+    statement = select(func.max(oldest.c.position)).where(oldest.c.timestamp < time)
+    async with reader.connect() as connection:
+        return (await connection.execute(statement)).scalar_one()

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         Credential,
         Event,
         Feed,
+        IdempotencyKey,
         LogLine,
         Payload,
         Registration,
@@ -52,12 +53,14 @@ if TYPE_CHECKING:
         Rollup,
         Task,
         TaskCount,
+        TaskLabel,
     )
 else:
     Agent = _row(tables.Agent)
     Credential = _row(tables.Credential)
     Event = _row(tables.Event)
     Feed = _row(tables.Feed)
+    IdempotencyKey = _row(tables.IdempotencyKey)
     LogLine = _row(tables.LogLine)
     Payload = _row(tables.Payload)
     Registration = _row(tables.Registration)
@@ -65,6 +68,7 @@ else:
     Rollup = _row(tables.Rollup)
     Task = _row(tables.Task)
     TaskCount = _row(tables.TaskCount)
+    TaskLabel = _row(tables.TaskLabel)
 
 __all__ = [
     "TABLES",
@@ -72,6 +76,7 @@ __all__ = [
     "Credential",
     "Event",
     "Feed",
+    "IdempotencyKey",
     "LogLine",
     "Payload",
     "Registration",
@@ -79,6 +84,7 @@ __all__ = [
     "Rollup",
     "Task",
     "TaskCount",
+    "TaskLabel",
     "copy_of",
     "values_of",
 ]

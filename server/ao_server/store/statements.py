@@ -7,7 +7,7 @@ the second.
 from functools import cached_property
 from typing import Any
 
-from sqlalchemy import Column, Dialect, Table, bindparam, insert, select, update
+from sqlalchemy import Column, Dialect, Table, bindparam, delete, insert, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from ao_server.store import rows
@@ -77,6 +77,18 @@ class TableStatements:
         for name in self.key:
             statement = statement.where(self.table.columns[name] == bindparam(name))
         return self._text(statement.with_for_update())
+
+    def delete_until(self, column: str) -> str:
+        """Deletes the first rows of a project by a column; parameters are the project, the last value and a limit."""
+        key = [self.table.columns[name] for name in self.key]
+        project, value = key[0], self.table.columns[column]
+        old = (
+            select(*key)
+            .where(project == bindparam("project"), value <= bindparam("until"))
+            .order_by(value)
+            .limit(bindparam("most"))
+        )
+        return self._text(delete(self.table).where(tuple_(*key).in_(old)))
 
     def _text(self, statement: Any) -> str:
         return str(statement.compile(dialect=self._dialect))

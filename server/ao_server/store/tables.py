@@ -7,11 +7,13 @@ does not touch the indexes it stands in.
 
 from typing import Any, ClassVar
 
-from sqlalchemy import BigInteger, CheckConstraint, Column, Float, Index, Integer, String, Text
+from sqlalchemy import BigInteger, CheckConstraint, Column, Float, Index, Integer, String, Text, text
 from sqlmodel import Field, SQLModel
 
 TASK_STATUSES = ("pending", "running", "completed", "failed", "cancelled")
 AGENT_STATUSES = ("initializing", "active", "inactive", "error")
+# A pending task whose time has come: what dispatch looks for.
+CLAIMABLE = "status = 'pending' AND ready_at IS NULL"
 
 
 def _one_of(column: str, values: tuple[str, ...]) -> CheckConstraint:
@@ -29,6 +31,10 @@ def _fixed(type_: Any, *, nullable: bool = False) -> Any:
 
 def _changing(type_: Any, *, nullable: bool = False) -> Any:
     return Column(type_, nullable=nullable)
+
+
+def _partial(name: str, *columns: str, where: str) -> Index:
+    return Index(name, *columns, sqlite_where=text(where), postgresql_where=text(where))
 
 
 class Credential(SQLModel, table=True):
@@ -63,17 +69,26 @@ class Agent(SQLModel, table=True):
     created_at: int = Field(sa_column=_fixed(BigInteger))
     updated_at: int = Field(sa_column=_changing(BigInteger))
     last_seen_at: int | None = Field(default=None, sa_column=_changing(BigInteger, nullable=True))
+    # Whether it is given work: `serving`, `paused` or `draining`.
+    mode: str = Field(default="serving", sa_column=_changing(String))
+    # Processes lost in a row while they held tasks; the first task completed since sets it back.
+    lost_sessions: int = Field(default=0, sa_column=_changing(Integer))
+    # The name under which a registration leads to it; None for a later agent of the same type and name.
+    registered_as: str | None = Field(default=None, sa_column=_fixed(Text, nullable=True))
+    deleted_at: int | None = Field(default=None, sa_column=_changing(BigInteger, nullable=True))
 
 
 class Registration(SQLModel, table=True):
-    """Which agent a process becomes that says hello with this type and name. Made once, never changed."""
+    """Which agent a process becomes that says hello with this type and name. It changes only once the agent is deleted:
+    then it leads nowhere (`agent_id` is empty) until another agent takes it.
+    """
 
     __tablename__: ClassVar[Any] = "registrations"
 
     project_id: str = Field(sa_column=_key())
     type: str = Field(sa_column=_key())
     name: str = Field(sa_column=_key())
-    agent_id: str = Field(sa_column=_fixed(String))
+    agent_id: str = Field(sa_column=_changing(String))
 
 
 class Task(SQLModel, table=True):
@@ -86,14 +101,16 @@ class Task(SQLModel, table=True):
         CheckConstraint(
             "(status IN ('completed', 'failed', 'cancelled')) = (completed_at IS NOT NULL)", name="final_is_completed"
         ),
-        # Serves the queue of an agent (pending, by priority, then age) as well as lists by agent.
         Index("tasks_by_agent", "project_id", "agent_id", "status", "priority", "id"),
         Index("tasks_by_status", "project_id", "status", "priority", "id"),
+        _partial("tasks_by_queue", "project_id", "queue", "priority", "id", where=CLAIMABLE),
+        _partial("tasks_by_ready_at", "ready_at", where="ready_at IS NOT NULL"),
     )
 
     project_id: str = Field(sa_column=_key())
     id: str = Field(sa_column=_key())
-    agent_id: str = Field(sa_column=_fixed(String))
+    # The agent that runs it or is to run it; empty while any agent of a type may take it.
+    agent_id: str = Field(sa_column=_changing(String))
     type: str = Field(sa_column=_fixed(String))
     # 0 critical, 1 high, 2 medium, 3 low: ascending order is the order of dispatch.
     priority: int = Field(sa_column=_fixed(Integer))
@@ -113,6 +130,52 @@ class Task(SQLModel, table=True):
     completed_at: int | None = Field(default=None, sa_column=_changing(BigInteger, nullable=True))
     error_code: str | None = Field(default=None, sa_column=_changing(String, nullable=True))
     error_message: str | None = Field(default=None, sa_column=_changing(Text, nullable=True))
+    # Where it waits: the id of its agent, or `type:` and the type of agents that may take it.
+    queue: str = Field(default="", sa_column=_fixed(String))
+    # Type of the agent that runs it or is to run it.
+    agent_type: str = Field(default="", sa_column=_fixed(String))
+    # JSON of a map of text, None for none.
+    labels: str | None = Field(default=None, sa_column=_fixed(Text, nullable=True))
+    # Of one attempt, as sent.
+    timeout: int | None = Field(default=None, sa_column=_fixed(BigInteger, nullable=True))
+    # JSON of the retry policy, as sent.
+    retry: str | None = Field(default=None, sa_column=_fixed(Text, nullable=True))
+    # The time that its schedule names, None for at once.
+    run_at: int | None = Field(default=None, sa_column=_fixed(BigInteger, nullable=True))
+    retry_of: str | None = Field(default=None, sa_column=_fixed(String, nullable=True))
+    # While it waits for its time: the schedule's, or the end of a backoff. None makes it claimable.
+    ready_at: int | None = Field(default=None, sa_column=_changing(BigInteger, nullable=True))
+    # Attempts that failed, including the last.
+    failures: int = Field(default=0, sa_column=_changing(Integer))
+    # When the server gives up the running attempt, its runner having failed to.
+    times_out_at: int | None = Field(default=None, sa_column=_changing(BigInteger, nullable=True))
+    cancel_requested_at: int | None = Field(default=None, sa_column=_changing(BigInteger, nullable=True))
+
+
+class TaskLabel(SQLModel, table=True):
+    """A label of a task, to find tasks by."""
+
+    __tablename__: ClassVar[Any] = "task_labels"
+
+    project_id: str = Field(sa_column=_key())
+    key: str = Field(sa_column=_key())
+    value: str = Field(sa_column=_key())
+    task_id: str = Field(sa_column=_key())
+
+
+class IdempotencyKey(SQLModel, table=True):
+    """What a create with this key was answered, for as long as the key is kept. `request_hash` is of the method and the
+    decoded request, `answer` the JSON of what was created.
+    """
+
+    __tablename__: ClassVar[Any] = "idempotency_keys"
+    __table_args__: ClassVar[Any] = (Index("idempotency_keys_by_age", "project_id", "created_at"),)
+
+    project_id: str = Field(sa_column=_key())
+    key: str = Field(sa_column=_key())
+    request_hash: str = Field(sa_column=_changing(String))
+    answer: str = Field(sa_column=_changing(Text))
+    created_at: int = Field(sa_column=_changing(BigInteger))
 
 
 class Payload(SQLModel, table=True):
@@ -185,6 +248,7 @@ class TaskCount(SQLModel, table=True):
 
     project_id: str = Field(sa_column=_key())
     agent_id: str = Field(sa_column=_key())
+    agent_type: str = Field(sa_column=_key())
     type: str = Field(sa_column=_key())
     priority: int = Field(sa_column=_key(type_=Integer))
     status: str = Field(sa_column=_key())

@@ -1,20 +1,21 @@
-"""Reads and selections of tasks, with what stands beside them: payload, result, log lines."""
+"""Reads of tasks, with what stands beside them: payload, result, log lines."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import case, func, select
+from sqlalchemy import ColumnElement, case, func, literal, select, text, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from ao_server.errors import Invalid
 from ao_server.store import counts, rows, tables
-from ao_server.store.changes import Selection
-from ao_server.store.database import Database
+from ao_server.store.filters import TaskFilter
 from ao_server.store.reader import Page, Reader
 
 _TASK: Any = tables.Task
 _RESULT: Any = tables.Result
 _LOG: Any = tables.LogLine
+_LABEL: Any = tables.TaskLabel
 
 # A result of at most this many bytes of text is shown in lists and events.
 INLINE_RESULT_BYTES = 16 * 1024
@@ -38,19 +39,6 @@ class ListedTask:
     task: rows.Task
     result: str | None
     result_omitted: bool
-
-
-@dataclass(frozen=True, slots=True)
-class TaskFilter:
-    """Which tasks a list shows. Ids are compared with `id_from` (inclusive) and `id_before` (exclusive): an id begins
-    with its creation time.
-    """
-
-    agent_id: str | None = None
-    status: str | None = None
-    priority: int | None = None
-    id_from: str | None = None
-    id_before: str | None = None
 
 
 async def detail(reader: Reader, project_id: str, task_id: str) -> TaskDetail | None:
@@ -77,69 +65,70 @@ async def detail(reader: Reader, project_id: str, task_id: str) -> TaskDetail | 
     return TaskDetail(found[0], payloads[0].payload, results[0].result if results else None, lines[::-1])
 
 
-async def page(reader: Reader, project_id: str, chosen: TaskFilter, *, page: int, limit: int) -> Page[ListedTask]:
-    """A page of tasks, newest first."""
+async def get(reader: Reader, project_id: str, task_id: str) -> rows.Task | None:
+    """One task, without what stands beside it."""
+    return await reader.one(rows.Task, _TASK.project_id == project_id, _TASK.id == task_id)
+
+
+async def page(
+    reader: Reader, project_id: str, chosen: TaskFilter, *, page: int, limit: int, starting_after: str | None = None
+) -> Page[ListedTask]:
+    """A page of tasks, newest first, by its number or by the task in front of it. Invalid when that does not exist."""
     where = _conditions(project_id, chosen)
     async with reader.connect() as connection:
+        behind = await _behind(reader, connection, project_id, starting_after)
         found = await reader.rows(
-            connection, rows.Task, *where, order=_TASK.id.desc(), limit=limit, offset=(page - 1) * limit
+            connection, rows.Task, *where, *behind, order=_TASK.id.desc(), limit=limit, offset=(page - 1) * limit
         )
         results = await _inline_results(connection, project_id, [task.id for task in found])
-        if chosen.id_from is None and chosen.id_before is None:
-            total = await counts.tasks(connection, project_id, chosen.agent_id, chosen.status, chosen.priority)
-        else:
-            statement = select(func.count()).select_from(tables.Task).where(*where)
-            total = int((await connection.execute(statement)).scalar_one())
+        total = await _total(connection, project_id, chosen, where)
     listed = [ListedTask(task, results.get(task.id), task.id in results and results[task.id] is None) for task in found]
     return Page(listed, total)
+
+
+async def logs(reader: Reader, project_id: str, task_id: str, *, page: int, limit: int) -> Page[rows.LogLine] | None:
+    """A page of a task's log lines, oldest first; None when there is no such task."""
+    async with reader.connect() as connection:
+        found = await reader.rows(connection, rows.Task, _TASK.project_id == project_id, _TASK.id == task_id)
+        if not found:
+            return None
+        first = (page - 1) * limit
+        lines = await reader.rows(
+            connection,
+            rows.LogLine,
+            _LOG.project_id == project_id,
+            _LOG.task_id == task_id,
+            _LOG.number > first,
+            order=_LOG.number,
+            limit=limit,
+        )
+    return Page(lines, found[0].log_lines)
+
+
+async def ahead(reader: Reader, task: rows.Task, limit: int) -> int:
+    """How many claimable tasks of its queue go before this one, counted up to `limit`."""
+    before = select(_TASK.id).where(
+        _TASK.project_id == task.project_id,
+        _TASK.queue == task.queue,
+        text(tables.CLAIMABLE),
+        tuple_(_TASK.priority, _TASK.id) < tuple_(literal(task.priority), literal(task.id)),
+    )
+    statement = select(func.count()).select_from(before.limit(limit).subquery())
+    async with reader.connect() as connection:
+        return int((await connection.execute(statement)).scalar_one())
+
+
+async def next_ready_at(reader: Reader) -> int | None:
+    """When the next waiting task becomes claimable, None when none waits."""
+    async with reader.connect() as connection:
+        statement = select(func.min(_TASK.ready_at)).where(_TASK.ready_at.is_not(None))
+        return (await connection.execute(statement)).scalar_one()
 
 
 async def running(reader: Reader) -> Sequence[rows.Task]:
     """Every running task of every project."""
     async with reader.connect() as connection:
         return await reader.rows(connection, rows.Task, _TASK.status == "running")
-
-
-class TaskSelections:
-    """The named queries of tasks that writes decide over, compiled for one database."""
-
-    def __init__(self, database: Database) -> None:
-        self._mark = "?" if database.is_sqlite else "%s"
-        self._lock = "" if database.is_sqlite else " FOR UPDATE"
-        self._database = database
-        self._task_columns = _columns("tasks", tables.Task)
-        self._payload_columns = _columns("payloads", tables.Payload)
-
-    def pending(self, project_id: str, agent_id: str, types: Sequence[str] | None, limit: int) -> Selection:
-        """The next tasks of an agent's queue with their payloads: priority first, then age. `types` None: all."""
-        mark = self._mark
-        among = ""
-        parameters: list[Any] = [project_id, agent_id]
-        if types is not None:
-            among = f" AND tasks.type {self._in_list}"
-            parameters.append(self._database.list_parameter(types))
-        lock = "" if self._database.is_sqlite else " FOR UPDATE OF tasks"
-        sql = (
-            f"SELECT {self._task_columns}, {self._payload_columns} FROM tasks"
-            " JOIN payloads ON payloads.project_id = tasks.project_id AND payloads.task_id = tasks.id"
-            f" WHERE tasks.project_id = {mark} AND tasks.agent_id = {mark} AND tasks.status = 'pending'{among}"
-            f" ORDER BY tasks.priority, tasks.id LIMIT {mark}{lock}"
-        )
-        return Selection(sql, [*parameters, limit], (rows.Task, rows.Payload))
-
-    def held_by(self, project_id: str, agent_id: str, instance_id: str) -> Selection:
-        """The tasks that an instance holds."""
-        mark = self._mark
-        sql = (
-            f"SELECT {self._task_columns} FROM tasks"
-            f" WHERE project_id = {mark} AND agent_id = {mark} AND status = 'running' AND instance_id = {mark}"
-            f" ORDER BY id{self._lock}"
-        )
-        return Selection(sql, [project_id, agent_id, instance_id], (rows.Task,))
-
-    @property
-    def _in_list(self) -> str:
-        return "IN (SELECT value FROM json_each(?))" if self._database.is_sqlite else "= ANY(%s)"
 
 
 def _conditions(project_id: str, chosen: TaskFilter) -> list[Any]:
@@ -150,6 +139,13 @@ def _conditions(project_id: str, chosen: TaskFilter) -> list[Any]:
         where.append(_TASK.status == chosen.status)
     if chosen.priority is not None:
         where.append(_TASK.priority == chosen.priority)
+    if chosen.type is not None:
+        where.append(_TASK.type == chosen.type)
+    if chosen.agent_type is not None:
+        where.append(_TASK.agent_type == chosen.agent_type)
+    for key, value in chosen.labels:
+        labelled = select(_LABEL.task_id).where(_LABEL.project_id == project_id, _LABEL.key == key)
+        where.append(_TASK.id.in_(labelled if value is None else labelled.where(_LABEL.value == value)))
     if chosen.id_from is not None:
         where.append(_TASK.id >= chosen.id_from)
     if chosen.id_before is not None:
@@ -164,5 +160,18 @@ async def _inline_results(connection: AsyncConnection, project_id: str, ids: Seq
     return {task_id: result for task_id, result in await connection.execute(statement)}
 
 
-def _columns(name: str, model: Any) -> str:
-    return ", ".join(f'{name}."{column.name}"' for column in model.__table__.columns)
+async def _behind(
+    reader: Reader, connection: AsyncConnection, project_id: str, starting_after: str | None
+) -> list[ColumnElement[bool]]:
+    if starting_after is None:
+        return []
+    if not await reader.rows(connection, rows.Task, _TASK.project_id == project_id, _TASK.id == starting_after):
+        raise Invalid.field("starting_after", f"there is no task {starting_after}")
+    return [_TASK.id < starting_after]
+
+
+async def _total(connection: AsyncConnection, project_id: str, chosen: TaskFilter, where: Sequence[Any]) -> int:
+    if chosen.is_counted:
+        return await counts.tasks(connection, project_id, chosen)
+    statement = select(func.count()).select_from(tables.Task).where(*where)
+    return int((await connection.execute(statement)).scalar_one())

@@ -139,7 +139,7 @@ class Event(_message.Message):
     channel: Global___Channel.ValueType
     """The first channel asked for that carries the event; unspecified when none was asked for."""
     agent_id: _builtins.str
-    """The agent that the event is about; absent for system alerts."""
+    """The agent that the event is about, if any."""
     task_id: _builtins.str
     """The task that the event is about, if any."""
     @_builtins.property

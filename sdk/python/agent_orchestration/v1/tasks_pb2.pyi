@@ -883,7 +883,7 @@ class Task(_message.Message):
 
     @_builtins.property
     def schedule(self) -> Global___Schedule:
-        """As sent, with `delay` as the time that it stands for."""
+        """`immediate`, or `delayed` with the time that it waits for."""
 
     @_builtins.property
     def ready_at(self) -> _timestamp_pb2.Timestamp:

@@ -1,0 +1,94 @@
+"""Conditions of the system itself: watched, raised and cleared as events of every project.
+
+An alert that the store cannot take goes out live, without a cursor, and is committed once the store is back.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from ao_server.engine import bodies
+from ao_server.engine.clock import Clock
+from ao_server.engine.feed import Feed
+from ao_server.errors import DeadlineExceeded, Unavailable
+from ao_server.store import rows
+from ao_server.store.changes import Changes, Operation
+from ao_server.store.writer import Writer
+
+log = structlog.get_logger("ao_server.engine.alerts")
+
+LOOK_SECONDS: Final = 1.0
+# A condition at its threshold must not flicker.
+DISK_SLACK_PERCENT: Final = 1.0
+# Alerts that wait for the store; the oldest are given up, they were heard live.
+MAX_WAITING: Final = 100
+
+
+@dataclass(slots=True)
+class _Condition:
+    code: str
+    raised: str
+    cleared: str
+    # When it began, None while it does not hold.
+    since: int | None = None
+
+
+class Alerts:
+    """Watches the store and the disk."""
+
+    def __init__(self, feed: Feed, clock: Clock, disk_usage: Callable[[], float], disk_limit: float) -> None:
+        """`disk_usage` and `disk_limit` in percent."""
+        self._feed = feed
+        self._clock = clock
+        self._disk_usage = disk_usage
+        self._disk_limit = disk_limit
+        self._store = _Condition("store_unavailable", "the store cannot be written", "the store can be written again")
+        self._disk = _Condition(
+            "disk_almost_full", f"the disk is more than {disk_limit:g} % full", "the disk has room again"
+        )
+        self._waiting: list[rows.Event] = []
+
+    async def run(self, writer: Writer) -> None:
+        """Runs for as long as the server does."""
+        while True:
+            await self._look(self._store, await self._cannot_write(writer))
+            limit = self._disk_limit - (DISK_SLACK_PERCENT if self._disk.since is not None else 0.0)
+            await self._look(self._disk, self._disk_usage() > limit)
+            if self._waiting:
+                await self._commit(writer)
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def _cannot_write(self, writer: Writer) -> bool:
+        """A transaction that changes nothing shows it, also when nobody else writes."""
+        try:
+            await writer.submit(Operation(lambda found, now: Changes(None)))
+        except (Unavailable, DeadlineExceeded):
+            return True
+        return False
+
+    async def _look(self, condition: _Condition, holds: bool) -> None:
+        now = self._clock.now()
+        if holds == (condition.since is not None):
+            return
+        since = condition.since if condition.since is not None else now
+        condition.since = now if holds else None
+        severity, message = ("critical", condition.raised) if holds else ("info", condition.cleared)
+        log.warning("alert", code=condition.code, holds=holds, message=message)
+        body = bodies.AlertBody(condition.code, severity, message, since)
+        for project_id in self._feed.projects:
+            self._waiting.append(bodies.event("system_alert", project_id, body, now, agent_id=None))
+            if self._store.since is not None:
+                self._feed.publish_live(rows.copy_of(self._waiting[-1]))
+        self._waiting = self._waiting[-MAX_WAITING:]
+
+    async def _commit(self, writer: Writer) -> None:
+        events = [rows.copy_of(event) for event in self._waiting]
+        try:
+            await writer.submit(Operation(lambda found, now: Changes(None, events=events)))
+        except (Unavailable, DeadlineExceeded) as problem:
+            log.warning("alerts_postponed", reason=problem.message)
+        else:
+            self._waiting = self._waiting[len(events) :]

@@ -1,0 +1,45 @@
+"""Log lines of tasks: what agents write, and what the server adds about an attempt."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from ao_server.engine import bodies
+from ao_server.store import rows
+from ao_server.store.changes import Changes
+
+MAX_LINES: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line. `age` in microseconds before now."""
+
+    level: str
+    message: str
+    age: int = 0
+
+
+def add(task: rows.Task, lines: Sequence[Line], now: int) -> Changes[rows.Task]:
+    """Adds lines of the current attempt, one event for all; those beyond the limit of a task are dropped."""
+    kept = lines[: max(0, MAX_LINES - task.log_lines)]
+    if not kept:
+        return Changes(task)
+    after = rows.copy_of(task)
+    after.log_lines += len(kept)
+    written = [
+        rows.LogLine(
+            project_id=task.project_id,
+            task_id=task.id,
+            number=number,
+            attempt=task.attempt,
+            timestamp=now - line.age,
+            level=line.level,
+            message=line.message,
+        )
+        for number, line in enumerate(kept, task.log_lines + 1)
+    ]
+    shown = [bodies.Line(line.timestamp, line.level, line.message) for line in written]
+    body = bodies.LogBody(task.id, task.agent_id, task.attempt, shown)
+    event = bodies.event("task_log", task.project_id, body, now, agent_id=task.agent_id or None, task_id=task.id)
+    return Changes(after, rows=[after, *written], events=[event])

@@ -1,0 +1,142 @@
+"""Which waiting task may go to which process, and if none may, why not. Dispatch acts on it, `explain` shows it."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+from ao_server.engine import presence, states
+from ao_server.engine.transitions import SUSPECT_DELIVERIES
+from ao_server.store import rows
+
+# Every so many claims of an agent the oldest task goes first, whatever its priority: none waits for ever.
+OLDEST_EVERY: Final = 16
+
+
+class Hindrance(IntEnum):
+    """What keeps a task from running, from the farthest to the nearest to running."""
+
+    DELAYED = 1
+    BACKING_OFF = 2
+    NO_AGENT = 3
+    AGENT_PAUSED = 4
+    AGENT_DRAINING = 5
+    NO_INSTANCE = 6
+    NO_HANDLER = 7
+    AGENT_ON_TRIAL = 8
+    RUNS_ALONE = 9
+    AT_CAPACITY = 10
+
+
+@dataclass(slots=True)
+class Room:
+    """What one process of an agent can take. `types`: what it runs, None for everything."""
+
+    types: frozenset[str] | None
+    free: int
+    held: int
+    # It runs a task that must be alone, or is kept free for one.
+    is_exclusive: bool = False
+
+    def hindrance(self, task: rows.Task) -> Hindrance | None:
+        """Why the task cannot go here now."""
+        if self.types is not None and task.type not in self.types:
+            return Hindrance.NO_HANDLER
+        if self.is_exclusive or self.free <= 0:
+            return Hindrance.AT_CAPACITY
+        return Hindrance.RUNS_ALONE if is_suspect(task) and self.held else None
+
+    def take(self, task: rows.Task) -> None:
+        """The task goes here."""
+        self.free -= 1
+        self.held += 1
+        self.is_exclusive = is_suspect(task)
+
+
+def is_suspect(task: rows.Task) -> bool:
+    """Whether so many processes were lost with this waiting task that the next must not take others down with it."""
+    return task.deliveries >= SUSPECT_DELIVERIES
+
+
+def of_time(task: rows.Task) -> Hindrance | None:
+    """Why the task cannot be given to anybody yet."""
+    if task.ready_at is None:
+        return None
+    return Hindrance.BACKING_OFF if task.failures else Hindrance.DELAYED
+
+
+def of_agent(agent: rows.Agent, rooms: Sequence[Room]) -> Hindrance | None:
+    """Why the agent gets no task at all now."""
+    if agent.mode == states.PAUSED:
+        return Hindrance.AGENT_PAUSED
+    if agent.mode == states.DRAINING:
+        return Hindrance.AGENT_DRAINING
+    if not rooms:
+        return Hindrance.NO_INSTANCE
+    if presence.is_broken(agent) and any(room.held for room in rooms):
+        return Hindrance.AGENT_ON_TRIAL
+    return None
+
+
+def of_task(task: rows.Task, agents: Iterable[tuple[rows.Agent, Sequence[Room]]]) -> Hindrance | None:
+    """What keeps the task from running on any of these agents: where there are several reasons, the nearest to running.
+
+    None when one of them could take it: it waits only for those before it.
+    """
+    waiting = of_time(task)
+    if waiting is not None:
+        return waiting
+    nearest = Hindrance.NO_AGENT
+    for agent, rooms in agents:
+        whole = of_agent(agent, rooms)
+        reasons = [room.hindrance(task) for room in rooms] if whole is None else [whole]
+        for reason in reasons:
+            if reason is None:
+                return None
+            nearest = max(nearest, reason)
+    return nearest
+
+
+def place(agent: rows.Agent, tasks: Iterable[rows.Task], rooms: Sequence[Room]) -> Iterator[tuple[rows.Task, Room]]:
+    """Gives tasks, in this order, to the rooms of an agent, the emptiest first. It stops when nothing more fits.
+
+    Where a task that must run alone finds no empty process, the emptiest gets nothing more until it is.
+    """
+    for task in tasks:
+        if of_agent(agent, rooms) is not None or not any(room.free > 0 for room in rooms):
+            return
+        fitting = [room for room in rooms if room.hindrance(task) is None]
+        if fitting:
+            room = max(fitting, key=_free)
+            room.take(task)
+            yield task, room
+        elif is_suspect(task):
+            able = [room for room in rooms if room.hindrance(task) is Hindrance.RUNS_ALONE]
+            if able:
+                min(able, key=_held).is_exclusive = True
+
+
+def in_turn(tasks: Sequence[rows.Task], claims: int) -> Iterable[rows.Task]:
+    """The order in which an agent that made so many claims takes these tasks, given by priority and age."""
+    if not tasks or tasks[0].priority == tasks[-1].priority:
+        return tasks
+    return _mixed(tasks, claims)
+
+
+def _mixed(tasks: Sequence[rows.Task], claims: int) -> Iterator[rows.Task]:
+    taken: set[str] = set()
+    urgent = iter(tasks)
+    oldest = iter(sorted(tasks, key=lambda task: task.id))
+    for claim in range(claims + 1, claims + len(tasks) + 1):
+        source = oldest if claim % OLDEST_EVERY == 0 else urgent
+        task = next(each for each in source if each.id not in taken)
+        taken.add(task.id)
+        yield task
+
+
+def _free(room: Room) -> int:
+    return room.free
+
+
+def _held(room: Room) -> int:
+    return room.held

@@ -1,0 +1,74 @@
+"""What is kept for a time only: events, idempotency keys, roll-ups."""
+
+import asyncio
+from typing import Final
+
+import structlog
+
+from ao_server.engine.clock import Clock
+from ao_server.engine.counters import MICROSECONDS_A_MINUTE
+from ao_server.engine.idempotency import KEPT_MICROSECONDS
+from ao_server.errors import DeadlineExceeded, Unavailable
+from ao_server.store import events, rows
+from ao_server.store.changes import Changes, Deletion, Found, Key, Operation
+from ao_server.store.reader import Reader
+from ao_server.store.writer import Writer
+
+log = structlog.get_logger("ao_server.engine.pruning")
+
+MOST_SECONDS: Final = 60.0
+PRUNED_AT_ONCE: Final = 2_000
+# A little more than the longest period that metrics are shown for.
+ROLLUP_MINUTES: Final = 32 * 24 * 60
+
+
+class Pruning:
+    """Takes out what is older than its time, little by little."""
+
+    def __init__(self, reader: Reader, clock: Clock, event_retention: float) -> None:
+        """`event_retention` in seconds."""
+        self._reader = reader
+        self._clock = clock
+        self._event_retention = event_retention
+
+    async def run(self, writer: Writer) -> None:
+        """Runs for as long as the server does."""
+        while True:
+            try:
+                for feed in await events.feeds(self._reader):
+                    await self._prune_events(writer, feed.project_id)
+                    await writer.submit(_prune(feed.project_id, self._clock.now()))
+            except (Unavailable, DeadlineExceeded) as problem:
+                log.warning("pruning_postponed", reason=problem.message)
+            await asyncio.sleep(min(MOST_SECONDS, self._event_retention / 4))
+
+    async def _prune_events(self, writer: Writer, project_id: str) -> None:
+        oldest = self._clock.now() - round(self._event_retention * 1e6)
+        while True:
+            until = await events.older_than(self._reader, project_id, oldest, PRUNED_AT_ONCE)
+            if until is None:
+                return
+            await writer.submit(_prune_events(project_id, until))
+
+
+def _prune_events(project_id: str, until: int) -> Operation[None]:
+    """Takes out events up to a position; a cursor in front of it has expired."""
+
+    def decide(found: Found, now: int) -> Changes[None]:
+        feed = found.get(rows.Feed, project_id)
+        if feed is None or feed.pruned >= until:
+            return Changes(None)
+        after = rows.copy_of(feed)
+        after.pruned = until
+        return Changes(None, [after], deletions=[Deletion(rows.Event, project_id, "position", until, PRUNED_AT_ONCE)])
+
+    return Operation(decide, keys=[Key(rows.Feed, (project_id,))])
+
+
+def _prune(project_id: str, now: int) -> Operation[None]:
+    old = now // MICROSECONDS_A_MINUTE - ROLLUP_MINUTES
+    deletions = [
+        Deletion(rows.IdempotencyKey, project_id, "created_at", now - KEPT_MICROSECONDS, PRUNED_AT_ONCE),
+        Deletion(rows.Rollup, project_id, "minute", old, PRUNED_AT_ONCE),
+    ]
+    return Operation(lambda found, now: Changes(None, deletions=deletions))

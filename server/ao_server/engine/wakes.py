@@ -1,0 +1,56 @@
+"""What a transaction means for dispatch: slots that it freed, tasks that became claimable, agents that changed."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from ao_server.engine.intake import TYPE_QUEUE
+from ao_server.engine.sessions import AgentKey, InstanceKey
+from ao_server.store import rows
+from ao_server.store.changes import Change
+
+
+@dataclass(slots=True)
+class Wakes:
+    """What is to be looked at."""
+
+    # Agents that have free slots which they had not, or claimable tasks of their own.
+    agents: set[AgentKey] = field(default_factory=set[AgentKey])
+    # Ids of tasks that an instance does not hold any more.
+    freed: dict[InstanceKey, set[str]] = field(default_factory=dict[InstanceKey, set[str]])
+    # By queue of a type: types of the tasks that became claimable in it, and how many of each.
+    arrived: dict[tuple[str, str], Counter[str]] = field(default_factory=dict[tuple[str, str], Counter[str]])
+    # Queues, of agents and of types, with tasks that became claimable.
+    filled: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]])
+    # Agents as this transaction leaves them.
+    changed: dict[AgentKey, rows.Agent] = field(default_factory=dict[AgentKey, rows.Agent])
+
+    @classmethod
+    def of(cls, changes: Iterable[Change]) -> "Wakes":
+        """Reads the changes of a transaction."""
+        wakes = cls()
+        for change in changes:
+            if type(change.after) is rows.Task:
+                wakes._task(change.before, change.after)
+            elif type(change.after) is rows.Agent:
+                wakes._agent(change.before, change.after)
+        return wakes
+
+    def _task(self, before: rows.Task | None, after: rows.Task) -> None:
+        if before is not None and before.status == "running" and after.status != "running":
+            key = InstanceKey(before.project_id, before.agent_id, before.instance_id or "")
+            self.freed.setdefault(key, set()).add(before.id)
+            self.agents.add(key.agent)
+        if after.status == "pending" and after.ready_at is None:
+            queue = (after.project_id, after.queue)
+            self.filled.add(queue)
+            if after.queue.startswith(TYPE_QUEUE):
+                self.arrived.setdefault(queue, Counter())[after.type] += 1
+            else:
+                self.agents.add(AgentKey(after.project_id, after.agent_id))
+
+    def _agent(self, before: rows.Agent | None, after: rows.Agent) -> None:
+        key = AgentKey(after.project_id, after.id)
+        self.changed[key] = after
+        if before is not None and (before.mode, before.lost_sessions) != (after.mode, after.lost_sessions):
+            self.agents.add(key)

@@ -1,0 +1,105 @@
+"""The named queries that writes decide over, compiled for one database. A queue is an agent's, or that of a type."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from ao_server.store import rows, tables
+from ao_server.store.changes import Selection
+from ao_server.store.database import Database
+
+PRIORITIES = range(4)
+
+
+class TaskSelections:
+    """Selections of tasks."""
+
+    def __init__(self, database: Database) -> None:
+        self._mark = "?" if database.is_sqlite else "%s"
+        self._lock = "" if database.is_sqlite else " FOR UPDATE OF tasks"
+        self._database = database
+        self._task_columns = _columns("tasks", tables.Task)
+        self._payload_columns = _columns("payloads", tables.Payload)
+
+    def claimable(
+        self, project_id: str, queues: Sequence[str], types: Sequence[str] | None, limit: int, oldest: int
+    ) -> Selection:
+        """The first `limit` tasks of each queue by priority, then age, and its `oldest` ones, with their payloads.
+
+        `types` None: of every type. What is found is in the order of dispatch but for the order among queues.
+        """
+        parts: list[str] = []
+        parameters: list[Any] = []
+        for queue in queues:
+            parts.append(self._first(parameters, (project_id, queue), types, limit))
+            if oldest:
+                parts.append(self._oldest(parameters, (project_id, queue), types, oldest))
+        chosen = " UNION ".join(f"SELECT id FROM ({part}) AS part{number}" for number, part in enumerate(parts))
+        sql = (
+            f"SELECT {self._task_columns}, {self._payload_columns} FROM tasks"
+            " JOIN payloads ON payloads.project_id = tasks.project_id AND payloads.task_id = tasks.id"
+            f" WHERE tasks.project_id = {self._mark} AND tasks.id IN ({chosen})"
+            f" ORDER BY tasks.priority, tasks.id{self._lock}"
+        )
+        return Selection(sql, [project_id, *parameters], (rows.Task, rows.Payload))
+
+    def held_by(self, project_id: str, agent_id: str, instance_id: str) -> Selection:
+        """The tasks that an instance holds."""
+        mark = self._mark
+        return self._tasks(
+            f"project_id = {mark} AND agent_id = {mark} AND status = 'running' AND instance_id = {mark} ORDER BY id",
+            [project_id, agent_id, instance_id],
+        )
+
+    def unfinished(self, project_id: str, agent_id: str, limit: int) -> Selection:
+        """Some of an agent's pending and running tasks."""
+        mark = self._mark
+        return self._tasks(
+            f"project_id = {mark} AND agent_id = {mark} AND status IN ('pending', 'running') ORDER BY id LIMIT {mark}",
+            [project_id, agent_id, limit],
+        )
+
+    def claimable_of_type(self, project_id: str, queue: str, type_: str, limit: int) -> Selection:
+        """Some of a queue's claimable tasks of one type."""
+        mark = self._mark
+        return self._tasks(
+            f"project_id = {mark} AND queue = {mark} AND {tables.CLAIMABLE} AND type = {mark} ORDER BY id LIMIT {mark}",
+            [project_id, queue, type_, limit],
+        )
+
+    def ready(self, now: int, limit: int) -> Selection:
+        """Waiting tasks whose time has come, of every project."""
+        mark = self._mark
+        return self._tasks(f"ready_at <= {mark} ORDER BY ready_at LIMIT {mark}", [now, limit])
+
+    def _tasks(self, rest: str, parameters: list[Any]) -> Selection:
+        return Selection(f"SELECT {self._task_columns} FROM tasks WHERE {rest}{self._lock}", parameters, (rows.Task,))
+
+    def _first(
+        self, parameters: list[Any], queue: tuple[str, str], types: Sequence[str] | None, limit: int, more: str = ""
+    ) -> str:
+        mark = self._mark
+        among = ""
+        parameters += queue
+        if types is not None:
+            among = f" AND type {self._in_list}"
+            parameters.append(self._database.list_parameter(types))
+        parameters.append(limit)
+        return (
+            f"SELECT id FROM tasks WHERE project_id = {mark} AND queue = {mark} AND {tables.CLAIMABLE}{more}{among}"
+            f" ORDER BY priority, id LIMIT {mark}"
+        )
+
+    def _oldest(self, parameters: list[Any], queue: tuple[str, str], types: Sequence[str] | None, limit: int) -> str:
+        """From each priority its oldest: one look at the index for each."""
+        each = [self._first(parameters, queue, types, limit, f" AND priority = {priority}") for priority in PRIORITIES]
+        union = " UNION ALL ".join(f"SELECT id FROM ({part}) AS priority{number}" for number, part in enumerate(each))
+        parameters.append(limit)
+        return f"SELECT id FROM ({union}) AS priorities ORDER BY id LIMIT {self._mark}"
+
+    @property
+    def _in_list(self) -> str:
+        return "IN (SELECT value FROM json_each(?))" if self._database.is_sqlite else "= ANY(%s)"
+
+
+def _columns(name: str, model: Any) -> str:
+    return ", ".join(f'{name}."{column.name}"' for column in model.__table__.columns)
