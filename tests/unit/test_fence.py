@@ -8,10 +8,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from ao_server.engine import bodies, reports, transitions
+from ao_server.engine import bodies, cancellation, logs, reports, timeouts, transitions
 from ao_server.engine.sessions import Attempt, InstanceKey
 from ao_server.engine.states import FINAL
 from ao_server.engine.transitions import MAX_DELIVERIES, Failure
+from ao_server.errors import Conflict
 from ao_server.store import rows
 from ao_server.store.changes import Changes, Operation
 
@@ -20,7 +21,25 @@ INSTANCES = st.sampled_from(["one", "two"])
 NUMBERS = st.integers(0, 8)
 TASKS = st.sampled_from(["task_a", "task_b"])
 ENDINGS = st.sampled_from(
-    [reports.Completed('{"n":1}'), Failure("task_error", "boo"), reports.CancelledByAgent(), reports.HandedBack()]
+    [
+        reports.Completed('{"n":1}'),
+        Failure("task_error", "boo"),
+        Failure("task_error", "never again", is_final=True),
+        reports.CancelledByAgent(),
+        reports.HandedBack(),
+    ]
+)
+
+
+THE_AGENT = rows.Agent(
+    project_id=PROJECT,
+    id=AGENT,
+    name="Agent",
+    type="worker",
+    status="active",
+    configuration='{"retry_attempts": 2}',
+    created_at=0,
+    updated_at=0,
 )
 
 
@@ -39,7 +58,7 @@ class Memory:
     selected: tuple[Any, ...] = ()
 
     def get(self, row: type[Any], *key: str | int) -> Any:
-        return self.tasks.get(str(key[1]))
+        return THE_AGENT if row is rows.Agent else self.tasks.get(str(key[1]))
 
     def apply(self, changes: Changes[Any]) -> None:
         for row in changes.rows:
@@ -60,9 +79,16 @@ class Fence(RuleBasedStateMachine):
         self.now = 1_000_000
         for task_id in ("task_a", "task_b"):
             task = rows.Task(
-                project_id=PROJECT, id=task_id, agent_id=AGENT, type="t", priority=2, created_at=0, status="pending"
+                project_id=PROJECT,
+                id=task_id,
+                agent_id=AGENT,
+                queue=AGENT,
+                type="t",
+                priority=2,
+                created_at=0,
+                status="pending",
             )
-            self.memory.apply(transitions.create(task, "{}"))
+            self.memory.apply(transitions.create(task, "{}", {}))
 
     def run(self, operation: Operation[Any]) -> Any:
         self.now += 1_000
@@ -77,8 +103,8 @@ class Fence(RuleBasedStateMachine):
     @rule(task_id=TASKS, instance=INSTANCES)
     def claim(self, task_id: str, instance: str) -> None:
         task = self.memory.tasks[task_id]
-        if task.status == "pending":
-            self.memory.apply(transitions.claim(task, instance, self.now))
+        if task.status == "pending" and task.ready_at is None:
+            self.memory.apply(transitions.claim(task, AGENT, instance, 1_000_000, self.now))
             assert self.memory.tasks[task_id].attempt == task.attempt + 1
 
     @rule(task_id=TASKS)
@@ -87,14 +113,42 @@ class Fence(RuleBasedStateMachine):
         if task.status == "running":
             self.memory.apply(transitions.lose(task, self.now))
             expected = "failed" if task.deliveries >= MAX_DELIVERIES else "pending"
+            if task.cancel_requested_at is not None:
+                expected = "cancelled"
             assert self.memory.tasks[task_id].status == expected
+
+    @rule(task_id=TASKS)
+    def release(self, task_id: str) -> None:
+        task = self.memory.tasks[task_id]
+        if task.ready_at is not None:
+            self.memory.apply(transitions.release(task))
+
+    @rule(task_id=TASKS)
+    def cancel(self, task_id: str) -> None:
+        status = self.memory.tasks[task_id].status
+        try:
+            self.run(cancellation.cancel(PROJECT, task_id, lambda task: None))
+        except Conflict:
+            assert status in ("completed", "failed")
+        else:
+            task = self.memory.tasks[task_id]
+            assert task.status == "cancelled" or (task.status == "running" and task.cancel_requested_at is not None)
+
+    @rule(task_id=TASKS, instance=INSTANCES, number=NUMBERS)
+    def give_up(self, task_id: str, instance: str, number: int) -> None:
+        before = self.memory.tasks[task_id]
+        self.run(timeouts.give_up(InstanceKey(PROJECT, AGENT, instance), Attempt(task_id, number), lambda: 0.5))
+        if before.status != "running" or before.attempt != number:
+            assert self.memory.tasks[task_id] == before
 
     @rule(task_id=TASKS, instance=INSTANCES, number=NUMBERS, ending=ENDINGS)
     def settle(self, task_id: str, instance: str, number: int, ending: Any) -> None:
         current = self.is_current(task_id, instance, number)
         before = (dict(self.memory.tasks), len(self.memory.events), len(self.memory.results))
         outcome = reports.Outcome(Attempt(task_id, number), ending)
-        ((_, accepted),) = self.run(reports.settle(InstanceKey(PROJECT, AGENT, instance), [outcome], _nobody))
+        ((_, accepted),) = self.run(
+            reports.settle(InstanceKey(PROJECT, AGENT, instance), [outcome], lambda: 0.5, _nobody)
+        )
         if current:
             assert accepted
         else:
@@ -109,7 +163,7 @@ class Fence(RuleBasedStateMachine):
         events = len(self.memory.events)
         key, attempt = InstanceKey(PROJECT, AGENT, instance), Attempt(task_id, number)
         self.run(reports.progress(key, [reports.ProgressReport(attempt, percent, "at it")]))
-        self.run(reports.log(key, [reports.LogReport(attempt, "info", "line", 0)]))
+        self.run(reports.log(key, [reports.LogReport(attempt, logs.Line("info", "line"))]))
         assert len(self.memory.events) == events + (2 if current else 0)
 
     @rule(task_id=TASKS, number=NUMBERS, ending=ENDINGS)
@@ -117,7 +171,7 @@ class Fence(RuleBasedStateMachine):
         before = dict(self.memory.tasks)
         outcome = reports.Outcome(Attempt(task_id, number), ending)
         for key in (InstanceKey(PROJECT, "agent_2", "one"), InstanceKey(PROJECT, "agent_2", "two")):
-            ((_, accepted),) = self.run(reports.settle(key, [outcome], _nobody))
+            ((_, accepted),) = self.run(reports.settle(key, [outcome], lambda: 0.5, _nobody))
             assert not accepted
         assert self.memory.tasks == before
 
@@ -125,6 +179,11 @@ class Fence(RuleBasedStateMachine):
     def counters_are_exact(self) -> None:
         actual = Counter(task.status for task in self.memory.tasks.values())
         assert +self.memory.counts == actual
+
+    @invariant()
+    def failures_and_losses_are_bounded(self) -> None:
+        for task in self.memory.tasks.values():
+            assert task.failures <= 3 and task.deliveries <= MAX_DELIVERIES
 
     @invariant()
     def one_outcome_a_task(self) -> None:

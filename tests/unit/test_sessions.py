@@ -3,13 +3,14 @@ import asyncio
 import pytest
 
 from ao_server.engine.registry import Registry
-from ao_server.engine.sessions import AgentKey, Assignment, Attempt, InstanceKey, Session
+from ao_server.engine.sessions import AgentKey, Assignment, Attempt, InstanceKey, Session, TaskType
 from ao_server.errors import Superseded
 from ao_server.store import rows
 from ao_server.store.changes import Change
 
 KEY = InstanceKey("project_default", "agent_1", "instance_1")
 LEASE = 15.0
+ANYTHING = [TaskType("*")]
 
 
 class FakeClock:
@@ -42,7 +43,7 @@ def given(session: Session, task_id: str, at: float) -> None:
 
 
 async def test_an_assignment_that_the_process_read_past_goes_back() -> None:
-    session = Session("session_1", KEY, None, 10)
+    session = Session("session_1", KEY, ANYTHING, 10)
     given(session, "task_a", at=0.0)
     believed = {"task_a": 1}
     assert session.not_taken_up({}, believed, last_assign=0, overdue=-1.0) == set()
@@ -52,19 +53,20 @@ async def test_an_assignment_that_the_process_read_past_goes_back() -> None:
 
 async def test_an_unread_assignment_goes_back_after_a_lease_and_the_deaf_process_is_not_fed() -> None:
     registry = Registry(FakeClock(), LEASE)
-    session = Session("session_1", KEY, None, 10)
+    session = Session("session_1", KEY, ANYTHING, 10)
     instance = registry.attach(session)
     session.ready = True
     given(session, "task_a", at=0.0)
     assert session.not_taken_up({}, {"task_a": 1}, last_assign=0, overdue=0.0) == {"task_a"}
-    assert instance.free_after(0) == 0
+    assert instance.room(()) is None
     given(session, "task_b", at=1.0)
     assert session.not_taken_up({"task_b": 1}, {"task_b": 1}, last_assign=2, overdue=0.0) == set()
-    assert instance.free_after(0) == 10
+    room = instance.room(())
+    assert room is not None and room.free == 10
 
 
 async def test_an_ended_task_is_not_missed_and_a_strange_one_is_stopped_only_when_it_stays() -> None:
-    session = Session("session_1", KEY, None, 10)
+    session = Session("session_1", KEY, ANYTHING, 10)
     given(session, "task_a", at=0.0)
     assert session.not_taken_up({}, {}, last_assign=1, overdue=9.0) == set()
     assert session.strangers({"task_a": 1}, {}) == []
@@ -73,7 +75,7 @@ async def test_an_ended_task_is_not_missed_and_a_strange_one_is_stopped_only_whe
 
 async def test_the_newer_stream_of_an_instance_wins_and_the_late_exit_of_the_older_removes_nothing() -> None:
     registry = Registry(FakeClock(), LEASE)
-    older, newer = Session("session_1", KEY, None, 1), Session("session_2", KEY, None, 1)
+    older, newer = Session("session_1", KEY, ANYTHING, 1), Session("session_2", KEY, ANYTHING, 1)
     registry.attach(older)
     instance = registry.attach(newer)
     assert isinstance(older.outbox.get_nowait(), Superseded)
@@ -84,7 +86,7 @@ async def test_the_newer_stream_of_an_instance_wins_and_the_late_exit_of_the_old
 async def test_a_lease_ends_only_after_its_time_and_cannot_be_renewed_then() -> None:
     clock = FakeClock()
     registry = Registry(clock, LEASE)
-    instance = registry.attach(Session("session_1", KEY, None, 1))
+    instance = registry.attach(Session("session_1", KEY, ANYTHING, 1))
     clock.time += LEASE - 0.01
     assert registry.expire() == []
     registry.renew(instance)
@@ -92,7 +94,7 @@ async def test_a_lease_ends_only_after_its_time_and_cannot_be_renewed_then() -> 
     assert registry.expire() == [instance]
     with pytest.raises(Superseded):
         registry.renew(instance)
-    assert registry.attach(Session("session_2", KEY, None, 1)) is not instance
+    assert registry.attach(Session("session_2", KEY, ANYTHING, 1)) is not instance
 
 
 async def test_after_a_restart_the_holders_of_running_tasks_have_a_full_lease() -> None:
@@ -110,7 +112,7 @@ async def test_after_a_restart_the_holders_of_running_tasks_have_a_full_lease() 
 
 async def test_what_an_instance_holds_follows_what_was_committed() -> None:
     registry = Registry(FakeClock(), LEASE)
-    instance = registry.attach(Session("session_1", KEY, None, 1))
+    instance = registry.attach(Session("session_1", KEY, ANYTHING, 1))
     pending, held = running("task_a"), running("task_a", attempt=2)
     pending.status, pending.instance_id = "pending", None
     registry.observe([Change(pending, held)])
@@ -123,7 +125,7 @@ async def test_what_an_instance_holds_follows_what_was_committed() -> None:
 
 async def test_a_stream_that_is_not_read_is_ended_at_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ao_server.engine.sessions.OUTBOX_LIMIT", 3)
-    session = Session("session_1", KEY, None, 10)
+    session = Session("session_1", KEY, ANYTHING, 10)
     for number in range(5):
         given(session, f"task_{number}", at=0.0)
     left = [session.outbox.get_nowait() for _ in range(session.outbox.qsize())]

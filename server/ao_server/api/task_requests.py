@@ -14,8 +14,6 @@ from ao_server.store.filters import TaskFilter
 
 def new_task(request: tasks_pb2.CreateTaskRequest, project_id: str, path: str = "") -> NewTask:
     """The task that is asked for. Invalid, naming the field behind `path`."""
-    if request.HasField("agent_id") == request.HasField("agent_type"):
-        raise Invalid.field(f"{path}agent_id", "one of agent_id and agent_type is needed")
     run_at, delay = _time(request.schedule, path)
     return NewTask(
         project_id=project_id,

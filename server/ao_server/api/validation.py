@@ -42,7 +42,7 @@ def _field_check(field: FieldDescriptor) -> _Check | None:
     if field.message_type is not None and not field.message_type.full_name.startswith("google."):
         return _message_check(field, rules)
     value_rules = list(_value_rules(field, rules, is_json))
-    if not value_rules and not rules.required and not rules.max_items:
+    if not value_rules and not rules.required and not rules.max_items and not rules.required_unless:
         return None
     if field.is_repeated:
         return _list_check(field, rules, value_rules)
@@ -129,10 +129,15 @@ def _map_check(field: FieldDescriptor, rules: options_pb2.Rules) -> _Check | Non
 def _scalar_check(field: FieldDescriptor, rules: options_pb2.Rules, value_rules: list[_Rule]) -> _Check:
     name = field.name
     has_presence = field.has_presence
+    other = rules.required_unless
 
     def check(message: Message, path: str) -> Iterator[FieldProblem]:
         value = getattr(message, name)
         absent = not message.HasField(name) if has_presence else not value
+        if other and absent != message.HasField(other):
+            wrong = f"is required where {other} is not given" if absent else f"cannot be given together with {other}"
+            yield FieldProblem(path + name, wrong)
+            return
         if absent:
             if rules.required:
                 yield FieldProblem(path + name, "is required")

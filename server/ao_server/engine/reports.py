@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from ao_server.engine import failures, logs, presence, transitions
 from ao_server.engine.sessions import Attempt, InstanceKey
-from ao_server.engine.states import FINAL
 from ao_server.engine.transitions import Failure
 from ao_server.store import rows
 from ao_server.store.changes import Changes, Found, Key, Operation
@@ -111,7 +110,7 @@ def settle(
             attempt = outcome.attempt
             task = None if attempt.task_id in seen else _current(found, key, attempt)
             if task is None:
-                changes.answer.append((attempt, _was_settled(found, key, attempt)))
+                changes.answer.append((attempt, _was_settled(found, key, outcome)))
                 continue
             seen.add(attempt.task_id)
             changes.include([_ended(task, agent, outcome.ending, now, random)])
@@ -154,15 +153,21 @@ def _current(found: Found, key: InstanceKey, attempt: Attempt) -> rows.Task | No
     return task if is_holder and task.attempt == attempt.number else None
 
 
-def _was_settled(found: Found, key: InstanceKey, attempt: Attempt) -> bool:
-    """Whether this very attempt ended the task: its outcome was counted, and only the answer got lost."""
+def _was_settled(found: Found, key: InstanceKey, outcome: Outcome) -> bool:
+    """Whether this very outcome ended the task: it was counted, and only the answer got lost."""
+    attempt = outcome.attempt
     task = found.get(rows.Task, key.project_id, attempt.task_id)
-    return (
-        task is not None
-        and task.status in FINAL
-        and task.error_code != "lost"
-        and (task.agent_id, task.instance_id, task.attempt) == (key.agent_id, key.instance_id, attempt.number)
-    )
+    if task is None or (task.agent_id, task.instance_id, task.attempt) != (*key[1:], attempt.number):
+        return False
+    match outcome.ending:
+        case Completed():
+            return task.status == "completed"
+        case Failure(code):
+            return task.status == "failed" and task.error_code == code
+        case CancelledByAgent():
+            return task.status == "cancelled"
+        case HandedBack():
+            return False
 
 
 def _task_keys(key: InstanceKey, attempts: Sequence[Attempt]) -> list[Key]:
