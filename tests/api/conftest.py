@@ -160,6 +160,7 @@ async def serving(folder: Path, database_url: str | None) -> AsyncGenerator[Api,
         key = (folder / "data" / "admin.key").read_text().strip()
         async with grpc.aio.insecure_channel(server.address) as channel:
             yield Api(server.address, key, channel)
+        assert not server.stopped.is_set(), "the server could not go on"
 
 
 @pytest.fixture

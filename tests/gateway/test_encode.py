@@ -36,13 +36,15 @@ def test_scalars_are_always_printed_and_unset_messages_never() -> None:
     assert printed(tasks_pb2.GetTaskResponse(data=tasks_pb2.Task())) == {
         "data": {
             "id": "",
-            "agent_id": "",
             "type": "",
             "status": "unspecified",
             "priority": "unspecified",
             "progress": 0,
             "attempt": 0,
             "logs": [],
+            "agent_type": "",
+            "labels": {},
+            "failures": 0,
         }
     }
     assert printed(tasks_pb2.ListTasksResponse()) == {"data": []}

@@ -43,6 +43,7 @@ def test_an_agent_as_documented(client: httpx2.Client) -> None:
     created = answer.json()["data"]
     assert created.items() >= (sent | {"status": "initializing"}).items()
     assert client.get(f"/agents/{created['id']}").json() == {"data": created}
+    assert created.pop("task_types") == []
     page = client.get("/agents", params={"type": "new_type", "status": "initializing", "page": 1, "limit": 1}).json()
     assert page == {"data": [created], "pagination": {"page": 1, "limit": 1, "total": 1, "pages": 1}}
 

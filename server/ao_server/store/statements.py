@@ -7,7 +7,7 @@ the second.
 from functools import cached_property
 from typing import Any
 
-from sqlalchemy import Column, Dialect, Table, bindparam, delete, insert, select, tuple_, update
+from sqlalchemy import Column, Dialect, Table, bindparam, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from ao_server.store import rows
@@ -80,15 +80,13 @@ class TableStatements:
 
     def delete_until(self, column: str) -> str:
         """Deletes the first rows of a project by a column; parameters are the project, the last value and a limit."""
-        key = [self.table.columns[name] for name in self.key]
-        project, value = key[0], self.table.columns[column]
+        mark = "%s" if self._dialect.name == "postgresql" else "?"
+        key = ", ".join(f'"{name}"' for name in self.key)
         old = (
-            select(*key)
-            .where(project == bindparam("project"), value <= bindparam("until"))
-            .order_by(value)
-            .limit(bindparam("most"))
+            f'SELECT {key} FROM {self.table.name} WHERE "{self.key[0]}" = {mark} AND "{column}" <= {mark}'
+            f' ORDER BY "{column}" LIMIT {mark}'
         )
-        return self._text(delete(self.table).where(tuple_(*key).in_(old)))
+        return f"DELETE FROM {self.table.name} WHERE ({key}) IN ({old})"
 
     def _text(self, statement: Any) -> str:
         return str(statement.compile(dialect=self._dialect))
