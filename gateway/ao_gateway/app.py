@@ -10,16 +10,18 @@ from typing import Final
 from google.protobuf.descriptor import FileDescriptor
 from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
-from starlette.types import Receive, Scope, Send
 
 from agent_orchestration import v1
-from ao_gateway import bindings, errors, request_ids
+from ao_gateway import bindings, probes
 from ao_gateway.access import Access
+from ao_gateway.credentials import recheck
+from ao_gateway.event_streams import EventStreams
 from ao_gateway.feed import Feeds
 from ao_gateway.relay import Relay
-from ao_gateway.sockets import SOCKET_PATH, Sockets
+from ao_gateway.rest import Rest
+from ao_gateway.sockets import SOCKET_PATH, Sockets, ask_for_upgrade
 from ao_gateway.supervision import supervised
-from ao_gateway.unary import Unary, send_answer
+from ao_gateway.unary import Unary
 from ao_gateway.upstream import Upstream
 
 # The whole contract: every service in it is served as far as its RPCs have routes.
@@ -37,18 +39,39 @@ class Gateway:
         self._upstream = Upstream(server, read_key)
         self.relay = Relay(self._upstream)
         self._feeds = Feeds(self._upstream)
-        access = Access(self._upstream, self.relay.connected)
-        self.sockets = Sockets(access, self._feeds)
-        self._unary = Unary(bindings.read(FILES), access, self.relay)
+        self._access = Access(self._upstream, self.relay.connected)
+        self._sockets = Sockets(self._access, self._feeds)
+        self._unary = Unary(self.relay)
+        self._streams = EventStreams(self._upstream)
         self.relay.on_lost(self._feeds.reconnect)
-        self.application = Starlette(routes=[WebSocketRoute(SOCKET_PATH, self.sockets)], lifespan=self._lifespan)
+        self.relay.on_lost(self._streams.server_lost)
+        self.application = Starlette(routes=[WebSocketRoute(SOCKET_PATH, self._sockets)], lifespan=self._lifespan)
         # Starlette's own answers are neither in our shape nor free of redirects.
         self.application.router.redirect_slashes = False
-        self.application.router.default = self._other
+        self.application.router.default = self._rest()
+
+    def stop(self) -> None:
+        """Begins the graceful stop: ends all that would outlast it. Other requests are still answered."""
+        self._sockets.restart()
+        self._streams.stop()
+        self.relay.end_waiting()
+
+    def _rest(self) -> Rest:
+        rest = Rest(self._access)
+        for binding in bindings.read(FILES):
+            serve = self._streams.endpoint(binding) if binding.is_stream else self._unary.endpoint(binding)
+            rest.add(binding.http_method, binding.path, serve)
+        rest.add("GET", SOCKET_PATH, ask_for_upgrade, needs_credential=False)
+        rest.add("GET", "/livez", probes.livez, needs_credential=False)
+        rest.add("GET", "/readyz", probes.readyz(self.relay.connected), needs_credential=False)
+        return rest
 
     @asynccontextmanager
     async def _lifespan(self, application: Starlette) -> AsyncGenerator[None]:
-        tasks = [supervised("relay", self.relay.run), supervised("sockets", self.sockets.run)]
+        tasks = [
+            supervised("relay", self.relay.run),
+            supervised("recheck", lambda: recheck(self._access, (self._sockets, self._streams))),
+        ]
         try:
             yield
         finally:
@@ -58,19 +81,3 @@ class Gateway:
             await self._feeds.close()
             self._unary.close()
             await self._upstream.close()
-
-    async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Whatever is not the socket's handshake, which the protocol has checked."""
-        if scope["path"] == SOCKET_PATH:
-            await _ask_for_upgrade(scope, send)
-        else:
-            await self._unary(scope, receive, send)
-
-
-async def _ask_for_upgrade(scope: Scope, send: Send) -> None:
-    """What plain HTTP gets at the path of the WebSocket."""
-    refusal = errors.malformed("This path is a WebSocket: the request must be an upgrade")
-    if scope["method"] not in ("GET", "HEAD"):
-        refusal = errors.method_not_allowed(["GET"])
-    request_id = request_ids.of(scope["headers"])
-    await send_answer(send, refusal.status, errors.printed(refusal, request_id), request_id, refusal.headers)

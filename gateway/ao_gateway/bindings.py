@@ -26,11 +26,13 @@ class Binding:
     response: Descriptor
     body: str
     success_status: int
+    # The answers come one by one, as Server-Sent Events.
+    is_stream: bool = False
 
     @property
     def segments(self) -> list[str]:
         """The path's parts; a parameter is written `{name}`."""
-        return self.path.removeprefix("/").split("/")
+        return _segments(self.path)
 
     @property
     def parameters(self) -> list[str]:
@@ -43,7 +45,7 @@ class BadBinding(Exception):
 
 
 def read(files: Iterable[FileDescriptor]) -> list[Binding]:
-    """The routes of all unary RPCs in the files. BadBinding when one is not of the form that is served."""
+    """The routes of all RPCs in the files. BadBinding when one is not of the form that is served."""
     return [
         binding
         for file in files
@@ -58,9 +60,15 @@ def message_class(descriptor: Descriptor) -> type[Message]:
     return message_factory.GetMessageClass(descriptor)
 
 
+def header_fields(descriptor: Descriptor) -> dict[str, str]:
+    """The HTTP headers that carry fields of a request or response, by the fields' names."""
+    headers = {field.name: field.GetOptions().Extensions[options_pb2.header] for field in descriptor.fields}
+    return {name: header for name, header in headers.items() if header}
+
+
 def _of_method(method: MethodDescriptor) -> Iterator[Binding]:
     rule = _http_rule(method)
-    if rule.WhichOneof("pattern") is None or method.server_streaming:
+    if rule.WhichOneof("pattern") is None:
         return
     if method.client_streaming:
         raise BadBinding(f"{method.full_name}: a stream of requests cannot have a route")
@@ -89,6 +97,7 @@ def _of_rule(method: MethodDescriptor, rule: http_pb2.HttpRule) -> Binding:
         response=method.output_type,
         body=rule.body,
         success_status=method.GetOptions().Extensions[options_pb2.success_status] or 200,
+        is_stream=method.server_streaming,
     )
 
 
@@ -108,6 +117,15 @@ def _check(binding: Binding) -> None:
         raise BadBinding(f"{binding.rpc}: the body {binding.body} is not a field of the request")
     if binding.body and binding.http_method == "GET":
         raise BadBinding(f"{binding.rpc}: GET has no body")
+    if binding.is_stream and binding.http_method != "GET":
+        raise BadBinding(f"{binding.rpc}: a stream of answers is opened by GET")
+    for name in header_fields(binding.request):
+        if fields[name].type != fields[name].TYPE_STRING or fields[name].is_repeated or name in binding.parameters:
+            raise BadBinding(f"{binding.rpc}: {name} is not a string that a header can carry")
+    for name in header_fields(binding.response):
+        flag = binding.response.fields_by_name[name]
+        if flag.type != flag.TYPE_BOOL or flag.is_repeated:
+            raise BadBinding(f"{binding.rpc}: {name} is not a flag that a header can carry")
 
 
 TargetType = TypeVar("TargetType")
@@ -136,18 +154,18 @@ class Paths(Generic[TargetType]):
     def __init__(self) -> None:
         self._root: _Node[TargetType] = _Node()
 
-    def add(self, binding: Binding, target: TargetType) -> None:
+    def add(self, http_method: str, path: str, target: TargetType) -> None:
         """Takes a route. BadBinding when another has the same method and the same path but for parameter names."""
         node = self._root
-        for segment in binding.segments:
+        for segment in _segments(path):
             if _is_parameter(segment):
                 node.parameter = node.parameter or _Node()
                 node = node.parameter
             else:
                 node = node.literals.setdefault(segment, _Node())
-        if binding.http_method in node.targets:
-            raise BadBinding(f"{binding.rpc}: another RPC has {binding.http_method} {binding.path} too")
-        node.targets[binding.http_method] = target
+        if http_method in node.targets:
+            raise BadBinding(f"there is more than one {http_method} {path}")
+        node.targets[http_method] = target
 
     def find(self, raw_path: bytes) -> Found[TargetType] | None:
         """What serves the path as it came over the wire, None when nothing does.
@@ -180,6 +198,10 @@ def _find(node: _Node[TargetType], segments: list[str], place: int, values: list
     if node.parameter is not None:
         return _find(node.parameter, segments, place + 1, [*values, segment])
     return None
+
+
+def _segments(path: str) -> list[str]:
+    return path.removeprefix("/").split("/")
 
 
 def _is_parameter(segment: str) -> bool:

@@ -6,6 +6,7 @@ from typing import Final
 
 from starlette.types import Receive
 
+from ao_gateway.disconnect import ClientGone
 from ao_gateway.errors import Refusal, too_late, unavailable
 
 MAX_BYTES: Final = 4 * 1024 * 1024
@@ -13,10 +14,6 @@ MAX_BYTES: Final = 4 * 1024 * 1024
 MAX_HELD_BYTES: Final = 128 * 1024 * 1024
 GAP_SECONDS: Final = 30.0
 _CLOSE: Final = (b"connection", b"close")
-
-
-class ClientGone(Exception):
-    """The client has closed the connection; nobody waits for an answer."""
 
 
 class BodyReader:

@@ -1,13 +1,12 @@
-"""Strict decoding: JSON body, query and path to a request message, by a plan compiled once from the descriptors.
+"""Strict decoding: path, query, headers and JSON body to a request message, by a plan compiled once from descriptors.
 
 Every value must have its exact JSON type, and every name must be known. All that is wrong is collected, so that a
 client hears of it at once.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any, Final
-from urllib.parse import unquote_to_bytes
 
 import msgspec
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
@@ -15,12 +14,10 @@ from google.protobuf.message import Message
 
 from agent_orchestration import free_json
 from agent_orchestration.v1 import options_pb2
-from ao_gateway import scalars
-from ao_gateway.bindings import WHOLE_BODY, Binding, message_class
-from ao_gateway.errors import Violation, invalid, malformed
-
-SHOWN_NAME: Final = 100
-MAX_VIOLATIONS: Final = 100
+from ao_gateway import query, scalars
+from ao_gateway.bindings import WHOLE_BODY, Binding, header_fields, message_class
+from ao_gateway.errors import MAX_VIOLATIONS, SHOWN_NAME, Headers, Violation, invalid, malformed
+from ao_gateway.header_fields import HeaderReader
 
 Fields = dict[str, Any]
 # Given the text of one JSON value, its path and the list of violations, gives what protobuf takes; when it adds a
@@ -30,7 +27,6 @@ _Read = Callable[[bytes, str, list[Violation]], Any]
 _any: Final = msgspec.json.Decoder(msgspec.Raw)
 _object: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _array: Final = msgspec.json.Decoder(list[msgspec.Raw])
-_TIME_READERS: Final = (scalars.TIMESTAMP,)
 
 
 class RequestDecoder:
@@ -40,24 +36,28 @@ class RequestDecoder:
         self._class = message_class(binding.request)
         self._parameters = binding.parameters
         self._body = binding.body
+        in_headers = header_fields(binding.request)
+        self._headers = HeaderReader(in_headers) if in_headers else None
         taken = set(binding.parameters)
         if binding.body == WHOLE_BODY:
             self._read_body = _message_reader(binding.request, frozenset(taken))
-            self._query = {}
+            self._query: query.Plan = {}
         else:
-            self._query = _query_plan(binding.request, taken | {binding.body})
+            self._query = query.plan(binding.request, taken | {binding.body} | in_headers.keys())
             if binding.body:
                 self._read_body = _field_reader(binding.request.fields_by_name[binding.body])
 
-    def decode(self, path_values: Sequence[str], query: bytes, body: bytes) -> Message:
+    def decode(self, path_values: Sequence[str], query_string: bytes, headers: Headers, body: bytes) -> Message:
         """The request. Refusal with 400 and every violation when it is not exactly as the contract says."""
         violations: list[Violation] = []
         fields: Fields = dict(zip(self._parameters, path_values, strict=True))
-        if query:
-            fields |= _read_query(self._query, query, violations)
+        if query_string:
+            fields |= query.read(self._query, query_string, violations)
         if self._body:
             read = self._read_whole(body, violations)
             fields |= read if self._body == WHOLE_BODY else {self._body: read}
+        if self._headers is not None:
+            self._headers.fill(fields, headers, violations)
         if violations:
             raise invalid(violations)
         return self._class(**fields)
@@ -79,63 +79,6 @@ class RequestDecoder:
             raise malformed("The body " + free_json.syntax_reason(error)) from None
         except RecursionError:
             raise malformed("The body is nested too deep") from None
-
-
-def _read_query(plan: Mapping[str, tuple[scalars.Read, bool]], query: bytes, violations: list[Violation]) -> Fields:
-    fields: Fields = {}
-    for pair in query.split(b"&"):
-        if not pair:
-            continue
-        raw_name, _, raw_value = pair.partition(b"=")
-        name = _unquoted(raw_name).decode(errors="replace")
-        if name not in plan:
-            violations.append(Violation(name[:SHOWN_NAME], "is not a parameter of this path"))
-            continue
-        read, is_repeated = plan[name]
-        try:
-            value = read(_query_text(raw_value))
-        except scalars.Bad as bad:
-            violations.append(Violation(name, str(bad)))
-            continue
-        if is_repeated:
-            fields.setdefault(name, []).append(value)
-        elif name in fields:
-            violations.append(Violation(name, "must be given once"))
-        else:
-            fields[name] = value
-    return fields
-
-
-def _query_text(raw: bytes) -> bytes:
-    text = _unquoted(raw)
-    if not text:
-        raise scalars.Bad("must not be empty")
-    if b"\0" in text:
-        raise scalars.Bad("must not contain U+0000")
-    try:
-        text.decode()
-    except UnicodeDecodeError:
-        raise scalars.Bad("must be UTF-8") from None
-    return text
-
-
-def _unquoted(raw: bytes) -> bytes:
-    return unquote_to_bytes(raw.replace(b"+", b" "))
-
-
-def _query_plan(descriptor: Descriptor, taken: Collection[str]) -> dict[str, tuple[scalars.Read, bool]]:
-    return {
-        field.name: (_query_reader(field), field.is_repeated) for field in descriptor.fields if field.name not in taken
-    }
-
-
-def _query_reader(field: FieldDescriptor) -> scalars.Read:
-    read = scalars.query_reader(field)
-    if field.message_type is None or field.message_type.full_name not in _TIME_READERS:
-        return read
-
-    # An unescaped + before the zone comes as a space.
-    return lambda raw: read(raw.replace(b" ", b"+"))
 
 
 def _message_reader(descriptor: Descriptor, taken: frozenset[str] = frozenset()) -> _Read:
@@ -216,6 +159,8 @@ def _read_free_json(raw: bytes, path: str, violations: list[Violation]) -> str:
 
 
 def _nested_reader(descriptor: Descriptor) -> _Read:
+    if descriptor.GetOptions().Extensions[options_pb2.as_list]:
+        raise TypeError(f"{descriptor.full_name} is printed as a list, which is not read back")
     make = message_class(descriptor)
     read_fields = _message_reader(descriptor)
 
@@ -254,9 +199,11 @@ def _map_reader(entry: Descriptor) -> _Read:
         if raw[:1] != b"{":
             violations.append(Violation(path, "must be an object"))
             return {}
-        return {
-            key: read_value(bytes(value), f"{path}.{key[:SHOWN_NAME]}", violations)
-            for key, value in _object.decode(raw).items()
-        }
+        values: dict[str, Any] = {}
+        for key, value in _object.decode(raw).items():
+            if len(violations) >= MAX_VIOLATIONS:
+                break
+            values[key] = read_value(bytes(value), f"{path}.{key[:SHOWN_NAME]}", violations)
+        return values
 
     return read

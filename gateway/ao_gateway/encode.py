@@ -1,8 +1,8 @@
 """Fast encoding: response message to JSON, by a plan compiled once from the descriptors.
 
-What is printed follows from a field's type and options alone: scalars always, unset messages and unset optional fields
-never, repeated fields also when empty; enums as lower-case words, times as RFC 3339, durations as seconds, free JSON as
-the text that it is.
+What is printed follows from types and options alone: scalars always, unset messages and unset optional fields never,
+repeated fields also when empty; enums as lower-case words, times as RFC 3339, durations as seconds, free JSON as the
+text that it is; a message `as_list` as the list in it; a field with a `header` not in the body but there.
 """
 
 from collections.abc import Callable
@@ -15,6 +15,8 @@ from google.protobuf.message import Message
 
 from agent_orchestration.v1 import options_pb2
 from ao_gateway import scalars
+from ao_gateway.bindings import header_fields
+from ao_gateway.errors import Headers
 
 # Makes of a message, or of one value of a field, what the JSON encoder takes.
 _View = Callable[[Any], Any]
@@ -32,6 +34,7 @@ class ResponseEncoder:
         self._view = message_view(descriptor, listed=False)
         self._success_status = success_status
         self._statuses = _http_statuses(descriptor)
+        self._headers = [(name, header.lower().encode()) for name, header in header_fields(descriptor).items()]
 
     def encode(self, message: Message) -> bytes:
         """The message's JSON."""
@@ -44,6 +47,10 @@ class ResponseEncoder:
             if status is not None:
                 return status
         return self._success_status
+
+    def headers(self, message: Message) -> Headers:
+        """The headers of the answer: those whose fields are true."""
+        return [(header, b"true") for name, header in self._headers if getattr(message, name)]
 
 
 @cache
@@ -66,10 +73,22 @@ def message_view(descriptor: Descriptor, listed: bool) -> _View:
         return scalars.print_duration
     if descriptor.full_name.startswith("google.protobuf."):
         raise TypeError(f"{descriptor.full_name} has no JSON form here")
+    if descriptor.GetOptions().Extensions[options_pb2.as_list]:
+        return _list_view(descriptor)
     for field in descriptor.fields:
-        if not (listed and field.GetOptions().Extensions[options_pb2.detail_only]):
-            adders.append(_adder(field, listed))
+        options = field.GetOptions()
+        if options.Extensions[options_pb2.header] or (listed and options.Extensions[options_pb2.detail_only]):
+            continue
+        adders.append(_adder(field, listed))
     return view
+
+
+def _list_view(descriptor: Descriptor) -> _View:
+    if len(descriptor.fields) != 1 or not descriptor.fields[0].is_repeated:
+        raise TypeError(f"{descriptor.full_name} is not just one list")
+    name = descriptor.fields[0].name
+    view = field_view(descriptor.fields[0], True)
+    return lambda message: [view(each) for each in getattr(message, name)]
 
 
 def field_view(field: FieldDescriptor, listed: bool) -> _View:

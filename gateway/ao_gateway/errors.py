@@ -10,6 +10,10 @@ import msgspec
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 RETRY_AFTER_SECONDS: Final = 1
+# Of one request, and the characters of a name that the client made up.
+MAX_VIOLATIONS: Final = 100
+SHOWN_NAME: Final = 100
+STOPPING: Final = "The gateway is stopping"
 DETAILS_KEY: Final = "grpc-status-details-bin"
 
 Headers = list[tuple[bytes, bytes]]
@@ -84,9 +88,13 @@ def method_not_allowed(methods: Iterable[str]) -> Refusal:
 
 def printed(refusal: Refusal, request_id: str) -> bytes:
     """The error's JSON."""
+    return msgspec.json.encode({"error": contents(refusal, request_id)})
+
+
+def contents(refusal: Refusal, request_id: str) -> dict[str, object]:
+    """What is said of an error, wherever it is printed."""
     details = [{"field": each.field, "message": each.message} for each in refusal.details]
-    body = {"code": refusal.code, "message": refusal.message, "details": details, "request_id": request_id}
-    return msgspec.json.encode({"error": body})
+    return {"code": refusal.code, "message": refusal.message, "details": details, "request_id": request_id}
 
 
 _TABLE: Final[dict[int, tuple[int, str]]] = {

@@ -6,7 +6,7 @@ knows that it has reached the shared one, and how no event is delivered twice.
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -28,10 +28,11 @@ READY_SECONDS: Final = 10.0
 
 @dataclass(slots=True)
 class Batch:
-    """Events in feed order, and the cursor behind them."""
+    """Events in feed order, and the cursor behind them. `alerts` stand outside the feed: they have no cursor yet."""
 
     events: list[FeedEvent]
     cursor: str
+    alerts: list[FeedEvent] = field(default_factory=lambda: [])
     # Frames and their number by the filters of a socket, for all sockets that have the same.
     shared: dict[tuple[Filter, ...], tuple[bytes, int]] = field(default_factory=lambda: {})
 
@@ -41,6 +42,10 @@ class Watcher(Protocol):
 
     def deliver(self, batch: Batch) -> None:
         """Takes a batch, without waiting."""
+        ...
+
+    def alert(self, alerts: Sequence[FeedEvent]) -> None:
+        """Takes events that are outside the feed, without waiting. They come again within it."""
         ...
 
     def cut(self, reason: str) -> None:
@@ -72,7 +77,8 @@ class Feed:
     async def behind(self, after: str, sink: Sink) -> AsyncGenerator[Batch]:
         """The batches behind a cursor, on a stream of their own, until the caller has enough; the first is empty.
 
-        It ends when the sink is closed. Refusal when the cursor cannot be used or the server is away at the start.
+        Alerts in them come over the shared stream as well. It ends when the sink is closed. Refusal when the cursor
+        cannot be used or the server is away at the start.
         """
         is_open = False
         backoff = FIRST_BACKOFF_SECONDS
@@ -84,8 +90,9 @@ class Feed:
                 async for response in call:
                     is_open = True
                     backoff = FIRST_BACKOFF_SECONDS
-                    after = response.cursor
-                    yield _batch(response)
+                    batch = _batch(response, after)
+                    after = batch.cursor
+                    yield batch
             except grpc.aio.AioRpcError as error:
                 refusal = from_rpc_error(error)
                 if not is_open or refusal.status != 503:
@@ -111,7 +118,7 @@ class Feed:
                 self._call = self._watch(self.position or None)
                 async for response in self._call:
                     backoff = FIRST_BACKOFF_SECONDS
-                    self._take(_batch(response))
+                    self._take(_batch(response, self.position))
             except asyncio.CancelledError:
                 if _is_cancelled():
                     raise
@@ -148,6 +155,9 @@ class Feed:
         if batch.events:
             for watcher in list(self.watchers):
                 watcher.deliver(batch)
+        if batch.alerts:
+            for watcher in list(self.watchers):
+                watcher.alert(batch.alerts)
 
     def _failed(self, error: grpc.aio.AioRpcError) -> None:
         if error.code() is not grpc.StatusCode.OUT_OF_RANGE:
@@ -208,8 +218,13 @@ class Feeds:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _batch(response: monitoring_pb2.WatchEventsResponse) -> Batch:
-    return Batch([FeedEvent(event) for event in response.events], response.cursor)
+def _batch(response: monitoring_pb2.WatchEventsResponse, position: str) -> Batch:
+    """What a response brings to a stream that stands at the position."""
+    events = [FeedEvent(event) for event in response.events]
+    alerts = [event for event in events if not event.cursor]
+    if alerts:
+        events = [event for event in events if event.cursor]
+    return Batch(events, response.cursor or position, alerts)
 
 
 def _is_cancelled() -> bool:

@@ -77,16 +77,23 @@ class FeedEvent:
         """The event's frame, as heard through the channel."""
         frame = self._frames.get(channel)
         if frame is None:
-            printed: dict[str, Any] = {
-                "type": self.type,
-                "channel": channel,
-                "cursor": self.cursor,
-                "timestamp": scalars.print_timestamp(self._event.timestamp),
-                "payload": self._printed_payload(),
-            }
-            frame = text_frame(encode(printed))
-            self._frames[channel] = frame
+            frame = self._frames[channel] = text_frame(self.message(channel))
         return frame
+
+    def message(self, channel: str | None) -> bytes:
+        """The event's JSON, as heard through the channel, if through one. An event outside the feed has no cursor."""
+        printed: dict[str, Any] = {
+            "type": self.type,
+            "channel": channel,
+            "cursor": self.cursor,
+            "timestamp": scalars.print_timestamp(self._event.timestamp),
+            "payload": self._printed_payload(),
+        }
+        if channel is None:
+            del printed["channel"]
+        if not self.cursor:
+            del printed["cursor"]
+        return encode(printed)
 
     def _printed_payload(self) -> msgspec.Raw:
         if self._payload is None:

@@ -5,6 +5,7 @@ a reset; an `Upgrade` that is not to WebSocket is ignored, as HTTP says.
 """
 
 import asyncio
+import socket
 from asyncio import TimerHandle
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from ao_gateway import errors, request_ids
 from ao_gateway.errors import Refusal
+from ao_gateway.event_stream import OUTLET
 from ao_gateway.sockets import SOCKET_PATH
 
 MAX_HEAD_BYTES: Final = 64 * 1024
@@ -21,6 +23,10 @@ HEAD_SECONDS: Final = 10.0
 MAX_DISCARDED_BYTES: Final = 16 * 1024 * 1024
 DISCARD_SECONDS: Final = 10.0
 REFUSED_SECONDS: Final = 2.0
+# A connection that is to be closed is cut when the peer takes nothing of the rest of its answer for this long.
+STALLED_SECONDS: Final = 30.0
+# What the kernel holds of a stream beside the backlog. Left to itself it takes megabytes for each peer that stalls.
+KERNEL_BUFFER_BYTES: Final = 256 * 1024
 # websockets reads the handshake once more, with limits of its own.
 MAX_HANDSHAKE_LINE: Final = 8000
 MAX_HANDSHAKE_LINES: Final = 100
@@ -40,6 +46,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._ignores_upgrade = False
         self._is_refused = False
         self._has_body_bytes = False
+        self._extensions: Any = {OUTLET: self}
         self._start_timer(HEAD_SECONDS, self._head_too_late)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -69,6 +76,7 @@ class HttpProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A request begins."""
         super().on_message_begin()
+        self.scope["extensions"] = self._extensions
         self._in_head = True
         self._head_bytes = 0
         self._has_body_bytes = False
@@ -114,7 +122,10 @@ class HttpProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """The answer is out; the rest of a body that nobody wants is read away."""
         super().on_response_complete()
-        if self.transport.is_closing() or not self.cycle.response_complete:
+        if self.transport.is_closing():
+            self._cut_when_stalled()
+            return
+        if not self.cycle.response_complete:
             return
         if self.cycle.more_body:
             if self.expect_100_continue and not self._has_body_bytes:
@@ -125,6 +136,26 @@ class HttpProtocol(HttpToolsProtocol):
             self._start_timer(DISCARD_SECONDS, self.transport.close)
         elif self._closes_after_request:
             self.transport.close()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Closes a connection on which no request came for long."""
+        super().timeout_keep_alive_handler()
+        self._cut_when_stalled()
+
+    @property
+    def backlog_bytes(self) -> int:
+        """Bytes written that the kernel has not taken yet."""
+        return self.transport.get_write_buffer_size()
+
+    def begin_stream(self) -> None:
+        """Bounds what the kernel holds for an answer without end."""
+        connection: socket.socket | None = self.transport.get_extra_info("socket")
+        if connection is not None:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BUFFER_BYTES)
+
+    def abort(self) -> None:
+        """Cuts the connection; what the peer has not taken is lost."""
+        self.transport.abort()
 
     def send_400_response(self, msg: str) -> None:
         """In the documented shape, too."""
@@ -204,6 +235,18 @@ class HttpProtocol(HttpToolsProtocol):
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self._start_timer(REFUSED_SECONDS, self.transport.close)
+
+    def _cut_when_stalled(self) -> None:
+        """Closing waits until the peer has taken everything; this keeps it from waiting for ever."""
+        left = self.backlog_bytes
+
+        def check() -> None:
+            if self.backlog_bytes < left:
+                self._cut_when_stalled()
+            else:
+                self.transport.abort()
+
+        self._start_timer(STALLED_SECONDS, check)
 
     def _start_timer(self, seconds: float, then: Any) -> None:
         self._stop_timer()

@@ -9,7 +9,6 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 import grpc
@@ -18,13 +17,12 @@ from google.protobuf import duration_pb2
 from google.rpc import status_pb2
 
 from agent_orchestration.v1 import relay_pb2
-from ao_gateway.errors import Refusal, from_status, too_late, unavailable
+from ao_gateway.errors import STOPPING, Refusal, from_status, too_late, unavailable
+from ao_gateway.in_flight import InFlight, Pending
 from ao_gateway.upstream import NoCredential, Upstream
 
 log: Any = structlog.get_logger("ao_gateway.relay")
 
-MAX_IN_FLIGHT: Final = 1_000
-MAX_IN_FLIGHT_BYTES: Final = 64 * 1024 * 1024
 BATCH_BYTES: Final = 1024 * 1024
 FIRST_BACKOFF_SECONDS: Final = 0.1
 MAX_BACKOFF_SECONDS: Final = 1.0
@@ -44,47 +42,19 @@ class _Silent(Exception):
     """The server holds the stream open and says nothing."""
 
 
-@dataclass(slots=True, eq=False)
-class _Pending:
-    call: relay_pb2.RelayCall
-    size: int
-    is_read: bool
-    deadline: float
-    answer: "asyncio.Future[bytes]"
-    is_sent: bool = False
-    is_retried: bool = False
-
-
-@dataclass(slots=True)
-class _Load:
-    """What is in flight."""
-
-    pending: dict[int, _Pending] = field(default_factory=lambda: {})
-    size: int = 0
-
-    def add(self, number: int, pending: _Pending) -> None:
-        self.pending[number] = pending
-        self.size += pending.size
-
-    def pop(self, number: int) -> _Pending | None:
-        pending = self.pending.pop(number, None)
-        if pending is not None:
-            self.size -= pending.size
-        return pending
-
-
 class Relay:
     """Relays calls. `connected` is set while the server is known to answer."""
 
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
-        self._load = _Load()
+        self._in_flight = InFlight()
         self._outgoing: deque[int] = deque()
         self._cancelled: list[int] = []
         self._wake = asyncio.Event()
         self._next_id = PROBE_ID + 1
         self._probing = False
         self._heard_at = 0.0
+        self._takes_waiting = True
         self._on_lost: list[Callable[[], None]] = []
         self.connected = asyncio.Event()
 
@@ -93,32 +63,50 @@ class Relay:
         self._on_lost.append(told)
 
     async def call(
-        self, method: str, message: bytes, metadata: Mapping[str, str], *, timeout: float, is_read: bool
+        self,
+        method: str,
+        message: bytes,
+        metadata: Mapping[str, str],
+        *,
+        timeout: float,
+        is_read: bool,
+        is_waiting: bool = False,
     ) -> bytes:
         """The serialized response of a unary RPC. Refusal when the server refuses, is away, or too many are in flight.
 
-        `timeout` is in seconds. `is_read` says that the call may be sent twice.
+        `timeout` is in seconds. `is_read` says that the call may be sent twice, `is_waiting` that the server keeps it
+        until something happens. Cancelling it cancels the call at the server.
         """
         size = len(message)
         if not self.connected.is_set():
             raise unavailable("The server cannot be reached")
-        if len(self._load.pending) >= MAX_IN_FLIGHT or self._load.size + size > MAX_IN_FLIGHT_BYTES:
+        if is_waiting and not self._takes_waiting:
+            raise unavailable(STOPPING)
+        if not self._in_flight.has_room(size, is_waiting=is_waiting):
             raise unavailable("Too many requests are in flight")
         number = self._next_id
         self._next_id += 1
         call = relay_pb2.RelayCall(id=number, method=method, message=message, metadata=metadata)
-        pending = _Pending(call, size, is_read, time.monotonic() + timeout, asyncio.get_running_loop().create_future())
-        self._load.add(number, pending)
+        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        pending = Pending(call, size, is_read, is_waiting, time.monotonic() + timeout, answer)
+        self._in_flight.add(number, pending)
         self._queue(number)
         try:
             async with asyncio.timeout(timeout + GRACE_SECONDS):
-                return await pending.answer
+                return await answer
         except TimeoutError:
             raise too_late("The server did not answer in time") from None
         finally:
-            if self._load.pop(number) is not None and pending.is_sent:
+            if self._in_flight.pop(number) is not None and pending.is_sent:
                 self._cancelled.append(number)
                 self._wake.set()
+
+    def end_waiting(self) -> None:
+        """Answers the calls that wait, and all later ones: the gateway stops sooner than they would."""
+        self._takes_waiting = False
+        for pending in self._in_flight.pending.values():
+            if pending.is_waiting:
+                _fail(pending, unavailable(STOPPING))
 
     async def run(self) -> None:
         """Keeps a stream open until cancelled."""
@@ -145,8 +133,8 @@ class Relay:
                 backoff = min(backoff * 2, MAX_BACKOFF_SECONDS)
         finally:
             self.connected.clear()
-            for pending in list(self._load.pending.values()):
-                _fail(pending, unavailable("The gateway is stopping"))
+            for pending in list(self._in_flight.pending.values()):
+                _fail(pending, unavailable(STOPPING))
 
     async def _serve_stream(self) -> None:
         stream: Any = self._upstream.relay.Relay(metadata=self._upstream.metadata())
@@ -172,7 +160,7 @@ class Relay:
                 self.connected.set()
                 self._retry()
             for reply in response.replies:
-                pending = self._load.pop(reply.id)
+                pending = self._in_flight.pop(reply.id)
                 if pending is None:
                     continue
                 if reply.HasField("message"):
@@ -212,7 +200,7 @@ class Relay:
         size = 0
         now = time.monotonic()
         while self._outgoing and self.connected.is_set():
-            pending = self._load.pending.get(self._outgoing[0])
+            pending = self._in_flight.pending.get(self._outgoing[0])
             if pending is not None:
                 if size and size + pending.size > BATCH_BYTES:
                     break
@@ -235,7 +223,7 @@ class Relay:
         self.connected.clear()
         self._cancelled = []
         self._outgoing.clear()
-        for pending in list(self._load.pending.values()):
+        for pending in list(self._in_flight.pending.values()):
             if pending.answer.done():
                 continue
             if not pending.is_sent or (pending.is_read and not pending.is_retried):
@@ -243,7 +231,7 @@ class Relay:
                 pending.is_sent = False
                 asyncio.get_running_loop().call_later(RETRY_WAIT_SECONDS, self._give_up, pending)
                 continue
-            self._load.pop(pending.call.id)
+            self._in_flight.pop(pending.call.id)
             if pending.is_read:
                 _fail(pending, unavailable("The server was lost twice"))
             else:
@@ -251,16 +239,16 @@ class Relay:
 
     def _retry(self) -> None:
         """Sends again what a broken stream left."""
-        self._outgoing.extend(self._load.pending)
+        self._outgoing.extend(self._in_flight.pending)
         self._wake.set()
 
-    def _give_up(self, pending: _Pending) -> None:
+    def _give_up(self, pending: Pending) -> None:
         if not pending.is_sent and not self.connected.is_set():
-            self._load.pop(pending.call.id)
+            self._in_flight.pop(pending.call.id)
             _fail(pending, unavailable("The server cannot be reached"))
 
 
-def _fail(pending: _Pending, refusal: Refusal) -> None:
+def _fail(pending: Pending, refusal: Refusal) -> None:
     if not pending.answer.done():
         pending.answer.set_exception(refusal)
 

@@ -69,7 +69,7 @@ class GatewayServer(uvicorn.Server):
 
     def stop(self) -> None:
         """Begins the graceful stop."""
-        self._gateway.sockets.restart()
+        self._gateway.stop()
         self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:

@@ -13,6 +13,7 @@ from ao_gateway.errors import Refusal, malformed, unauthorized
 from ao_gateway.feed import Feed, Feeds
 from ao_gateway.frames import Sink
 from ao_gateway.messages import Auth, Ping, Subscribe, Unsubscribe
+from ao_gateway.rest import Answer, Request
 from ao_gateway.watcher import RESTART, SocketWatcher, Subscription
 
 log: Any = structlog.get_logger("ao_gateway.sockets")
@@ -21,7 +22,6 @@ SOCKET_PATH: Final = "/v1/ws"
 SINK: Final = "agent_orchestration.sink"
 MAX_SUBSCRIPTIONS: Final = 100
 AUTH_SECONDS: Final = 10.0
-RECHECK_SECONDS: Final = 1.0
 BAD_CREDENTIAL: Final = 4401
 NO_CREDENTIAL: Final = 4408
 
@@ -50,26 +50,26 @@ class Sockets:
             self._open.discard(socket)
             socket.leave()
 
-    async def run(self) -> None:
-        """Ends sockets whose credential has ended, until cancelled."""
-        while True:
-            await asyncio.sleep(RECHECK_SECONDS)
-            for credential in {socket.credential for socket in self._open if socket.credential}:
-                try:
-                    await self._access.authenticate(credential)
-                except Refusal as refusal:
-                    if refusal.status == 401:
-                        self._end(credential)
+    @property
+    def credentials(self) -> set[str]:
+        """The credentials under which sockets are open."""
+        return {socket.credential for socket in self._open if socket.credential}
+
+    def end_credential(self, credential: str) -> None:
+        """Closes the sockets under the credential."""
+        for socket in list(self._open):
+            if socket.credential == credential:
+                socket.end(BAD_CREDENTIAL, "unauthorized")
 
     def restart(self) -> None:
         """Tells all sockets to come back: the gateway stops."""
         for socket in list(self._open):
             socket.end(RESTART, "restart")
 
-    def _end(self, credential: str) -> None:
-        for socket in list(self._open):
-            if socket.credential == credential:
-                socket.end(BAD_CREDENTIAL, "unauthorized")
+
+async def ask_for_upgrade(request: Request) -> Answer:
+    """What plain HTTP gets at the path of the WebSocket: always a Refusal."""
+    raise malformed("This path is a WebSocket: the request must be an upgrade")
 
 
 class _Socket:

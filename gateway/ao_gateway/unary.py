@@ -1,25 +1,23 @@
-"""The one route that serves all unary RPCs: path, method, credential, body, call, answer, in this order."""
+"""Unary RPCs over HTTP: body, decode, call, encode."""
 
 import asyncio
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
-import structlog
+from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
-from starlette.types import Receive, Scope, Send
 
-from ao_gateway import access, bindings, errors, request_ids
-from ao_gateway.access import Access
-from ao_gateway.bindings import Binding, Paths
-from ao_gateway.body import BodyReader, ClientGone
+from agent_orchestration.v1 import options_pb2
+from ao_gateway import bindings, errors, scalars
+from ao_gateway.bindings import BadBinding, Binding
+from ao_gateway.body import BodyReader
 from ao_gateway.decode import RequestDecoder
+from ao_gateway.disconnect import unless_gone
 from ao_gateway.encode import ResponseEncoder
-from ao_gateway.errors import Refusal
 from ao_gateway.relay import Relay
-
-log: Any = structlog.get_logger("ao_gateway.unary")
+from ao_gateway.rest import Answer, Request, Serve
 
 TIMEOUT_SECONDS: Final = 30.0
 # A larger body is decoded in a thread, so that others do not wait for it.
@@ -34,100 +32,75 @@ class _Route:
     decoder: RequestDecoder
     encoder: ResponseEncoder
     response: type[Message]
+    # The field that makes the call take longer, and the most seconds that it can ask for.
+    extension: tuple[str, float] | None
 
     @property
     def is_read(self) -> bool:
         return self.binding.http_method == "GET"
 
-
-@dataclass(slots=True)
-class _Answer:
-    status: int
-    body: bytes
-    headers: errors.Headers
+    def extra_seconds(self, message: Message) -> float:
+        if self.extension is None:
+            return 0.0
+        name, most = self.extension
+        return min(most, max(0.0, scalars.print_duration(getattr(message, name))))
 
 
 class Unary:
-    """The ASGI application of all REST paths."""
+    """Serves unary RPCs through the relay."""
 
-    def __init__(self, routes: Iterable[Binding], access: Access, relay: Relay) -> None:
-        self._access = access
+    def __init__(self, relay: Relay) -> None:
         self._relay = relay
         self._bodies = BodyReader()
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="decode")
         self._in_threads = 0
-        self._paths: Paths[_Route] = Paths()
-        for binding in routes:
-            encoder = ResponseEncoder(binding.response, binding.success_status)
-            response = bindings.message_class(binding.response)
-            self._paths.add(binding, _Route(binding, RequestDecoder(binding), encoder, response))
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one HTTP request, whatever happens, in the documented shape."""
-        request_id = request_ids.of(scope["headers"])
-        try:
-            answer = await self._answer(scope, receive, request_id)
-        except Refusal as refusal:
-            answer = _refused(refusal, request_id)
-        except ClientGone:
-            return
-        except Exception:
-            log.exception("request_failed", request_id=request_id, method=scope["method"], path=scope["path"])
-            answer = _refused(errors.internal(), request_id)
-        await send_answer(send, answer.status, answer.body, request_id, answer.headers)
+    def endpoint(self, binding: Binding) -> Serve:
+        """What serves the binding."""
+        encoder = ResponseEncoder(binding.response, binding.success_status)
+        response = bindings.message_class(binding.response)
+        extension = _extension(binding.request)
+        return partial(self._serve, _Route(binding, RequestDecoder(binding), encoder, response, extension))
 
     def close(self) -> None:
         """Gives back the threads."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    async def _answer(self, scope: Scope, receive: Receive, request_id: str) -> _Answer:
-        headers: list[tuple[bytes, bytes]] = scope["headers"]
-        found = self._paths.find(scope["raw_path"])
-        if found is None:
-            raise errors.not_found()
-        method = "GET" if scope["method"] == "HEAD" else scope["method"]
-        if method not in found.targets:
-            raise errors.method_not_allowed(found.targets)
-        route = found.targets[method]
-        credential = access.bearer(headers)
-        if credential is None:
-            raise errors.unauthorized("A credential is needed: Authorization: Bearer <key>")
-        await self._access.authenticate(credential)
-        body = await self._bodies.read(headers, receive) if route.binding.body else b""
-        request = await self._decode(route.decoder, found.values, scope["query_string"], body)
-        reply = await self._relay.call(
+    async def _serve(self, route: _Route, request: Request) -> Answer:
+        body = await self._bodies.read(request.headers, request.receive) if route.binding.body else b""
+        message = await self._decode(route.decoder, request, body)
+        extra = route.extra_seconds(message)
+        calling = self._relay.call(
             route.binding.rpc,
-            request.SerializeToString(),
-            {"authorization": f"Bearer {credential}", "x-request-id": request_id},
-            timeout=TIMEOUT_SECONDS,
+            message.SerializeToString(),
+            {"authorization": f"Bearer {request.credential}", "x-request-id": request.id},
+            timeout=TIMEOUT_SECONDS + extra,
             is_read=route.is_read,
+            is_waiting=extra > 0,
         )
+        # Only a long call is worth watching its client for; a write goes on whoever leaves.
+        reply = await (unless_gone(request.receive, calling) if extra and route.is_read else calling)
         response = route.response.FromString(reply)
-        return _Answer(route.encoder.status(response), route.encoder.encode(response), [])
+        return Answer(route.encoder.status(response), route.encoder.encode(response), route.encoder.headers(response))
 
-    async def _decode(self, decoder: RequestDecoder, values: list[str], query: bytes, body: bytes) -> Message:
+    async def _decode(self, decoder: RequestDecoder, request: Request, body: bytes) -> Message:
+        arguments = (request.values, request.scope["query_string"], request.headers, body)
         if len(body) <= DECODED_IN_THREAD:
-            return decoder.decode(values, query, body)
+            return decoder.decode(*arguments)
         if self._in_threads >= MAX_WAITING_FOR_THREAD:
             raise errors.unavailable("Too many large requests are in flight")
         self._in_threads += 1
         try:
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._pool, decoder.decode, values, query, body)
+            return await asyncio.get_running_loop().run_in_executor(self._pool, decoder.decode, *arguments)
         finally:
             self._in_threads -= 1
 
 
-async def send_answer(send: Send, status: int, body: bytes, request_id: str, headers: errors.Headers) -> None:
-    """Sends a JSON answer with the headers that every answer has."""
-    common = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(body)).encode()),
-        (request_ids.HEADER, request_id.encode()),
-    ]
-    await send({"type": "http.response.start", "status": status, "headers": common + headers})
-    await send({"type": "http.response.body", "body": body})
-
-
-def _refused(refusal: Refusal, request_id: str) -> _Answer:
-    return _Answer(refusal.status, errors.printed(refusal, request_id), refusal.headers)
+def _extension(request: Descriptor) -> tuple[str, float] | None:
+    for field in request.fields:
+        options: Any = field.GetOptions()
+        if options.Extensions[options_pb2.extends_deadline]:
+            if field.message_type is None or field.message_type.full_name != scalars.DURATION:
+                raise BadBinding(f"{field.full_name}: only a duration can extend a deadline")
+            return field.name, options.Extensions[options_pb2.rules].maximum
+    return None

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import grpc
+from google.protobuf.message import Message
 
 from agent_orchestration.v1.access_pb2_grpc import AccessServiceStub
 from agent_orchestration.v1.monitoring_pb2_grpc import MonitoringServiceStub
@@ -44,6 +45,13 @@ class Upstream:
         """What the gateway's own calls carry; with the project that one acts in. NoCredential when there is no key."""
         authorization = (("authorization", f"Bearer {self._read_key()}"),)
         return authorization if project_id is None else (*authorization, (PROJECT_KEY, project_id))
+
+    def open_stream(self, rpc: str, request: Message, response: type[Message], metadata: Metadata) -> Any:
+        """A call of any RPC that streams its answers, under a credential that the metadata holds."""
+        method: Any = self._channel.unary_stream(
+            rpc, request_serializer=type(request).SerializeToString, response_deserializer=response.FromString
+        )
+        return method(request, metadata=metadata)
 
     async def close(self) -> None:
         """Ends the channel and what is left on it."""

@@ -1,5 +1,6 @@
 """The subscriptions of one socket: each event reaches it once, through the first subscription that carries it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -64,6 +65,16 @@ class SocketWatcher:
         frames, count = self._frames(batch)
         if not count or self._send(frames, count):
             self._delivered = max(self._delivered, batch.cursor)
+
+    def alert(self, alerts: Sequence[FeedEvent]) -> None:
+        """Sends what is outside the feed, also to subscriptions that still catch up."""
+        frames: list[bytes] = []
+        for event in alerts:
+            channel = next((each.filter.channel for each in self.subscriptions if each.filter.matches(event)), None)
+            if channel is not None:
+                frames.append(event.frame(channel))
+        if frames:
+            self._send(b"".join(frames), len(frames))
 
     def cut(self, reason: str) -> None:
         """Ends the socket: the feed is not the same any more."""

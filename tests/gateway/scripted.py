@@ -53,11 +53,16 @@ class ScriptedServer(
         self.cancelled: list[int] = []
         self.authenticated: list[str] = []
         self.watches: list[str | None] = []
+        self.watch_requests: list[monitoring_pb2.WatchEventsRequest] = []
+        # Streams of events that are being served.
+        self.open_watches = 0
+        self.watches_changed = asyncio.Condition()
         self.cache_seconds = 60.0
         self.feed_id = "f1"
         self.is_silent = False
         self.address = "127.0.0.1:0"
         self._events: list[events_pb2.Event] = []
+        self._alerts: list[events_pb2.Event] = []
         self._changed = asyncio.Event()
         self._server: grpc.aio.Server | None = None
 
@@ -84,15 +89,34 @@ class ScriptedServer(
 
     def publish(self, *, task_id: str = "task_1", agent_id: str = "agent_1", size: int = 0) -> str:
         """Adds the event of a task; its cursor."""
-        cursor = self.cursor(len(self._events) + 1)
-        event = events_pb2.Event(cursor=cursor, type=events_pb2.EVENT_TYPE_TASK_PROGRESS)
+        event = events_pb2.Event(type=events_pb2.EVENT_TYPE_TASK_PROGRESS)
         event.agent_id, event.task_id = agent_id, task_id
         event.task.id = task_id
         event.task.progress_message = "x" * size
+        return self.add(event)
+
+    def add(self, event: events_pb2.Event) -> str:
+        """Adds any event; its cursor."""
+        event.cursor = self.cursor(len(self._events) + 1)
         self._events.append(event)
+        self._wake()
+        return event.cursor
+
+    def alert(self, code: str = "store_unavailable") -> None:
+        """Sends an alert to all who watch now, without a cursor."""
+        event = events_pb2.Event(type=events_pb2.EVENT_TYPE_SYSTEM_ALERT)
+        event.system_alert.code = code
+        self._alerts.append(event)
+        self._wake()
+
+    async def until_watched(self, count: int) -> None:
+        """Waits until exactly so many streams of events are open."""
+        async with self.watches_changed:
+            await self.watches_changed.wait_for(lambda: self.open_watches == count)
+
+    def _wake(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
-        return cursor
 
     async def Relay(
         self, request_iterator: Any, context: grpc.aio.ServicerContext[Any, Any]
@@ -148,12 +172,30 @@ class ScriptedServer(
     ) -> monitoring_pb2.GetHealthResponse:
         raise NotImplementedError("gateways call it through the relay")
 
+    async def GetMetrics(
+        self, request: monitoring_pb2.GetMetricsRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> monitoring_pb2.GetMetricsResponse:
+        raise NotImplementedError("gateways call it through the relay")
+
     async def WatchEvents(
         self, request: monitoring_pb2.WatchEventsRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[monitoring_pb2.WatchEventsResponse]:
-        await self._admit(context)
+        if _bearer(context) not in self.keys:
+            await self._admit(context)
         self.watches.append(request.after if request.HasField("after") else None)
+        self.watch_requests.append(request)
+        await self._count_watch(1)
+        try:
+            async for response in self._watch(request, context):
+                yield response
+        finally:
+            await self._count_watch(-1)
+
+    async def _watch(
+        self, request: monitoring_pb2.WatchEventsRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[monitoring_pb2.WatchEventsResponse]:
         position = len(self._events)
+        alerted = len(self._alerts)
         if request.HasField("after"):
             if not request.after.startswith(self.feed_id) or len(request.after) != len(self.cursor(0)):
                 await self._abort(context, refused(code_pb2.OUT_OF_RANGE, "cursor_invalid"))
@@ -164,17 +206,32 @@ class ScriptedServer(
         while True:
             changed = self._changed
             batch = self._events[position : position + 50]
-            if batch:
+            alerts = self._alerts[alerted:]
+            if batch or alerts:
                 position += len(batch)
-                yield monitoring_pb2.WatchEventsResponse(events=batch, cursor=self.cursor(position))
+                alerted += len(alerts)
+                response = monitoring_pb2.WatchEventsResponse(events=[*alerts, *batch], cursor=self.cursor(position))
+                for event in response.events:
+                    event.channel = request.channel
+                yield response
             else:
                 await changed.wait()
 
+    async def _count_watch(self, change: int) -> None:
+        async with self.watches_changed:
+            self.open_watches += change
+            self.watches_changed.notify_all()
+
     async def _admit(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-        metadata = dict(context.invocation_metadata() or ())
-        if metadata.get("authorization") != f"Bearer {GATEWAY_KEY}":
+        if _bearer(context) != GATEWAY_KEY:
             await self._abort(context, refused(code_pb2.UNAUTHENTICATED, "unauthorized"))
 
     async def _abort(self, context: grpc.aio.ServicerContext[Any, Any], status: status_pb2.Status) -> None:
         code = next(each for each in grpc.StatusCode if each.value[0] == status.code)
         await context.abort(code, status.message, (("grpc-status-details-bin", status.SerializeToString()),))
+
+
+def _bearer(context: grpc.aio.ServicerContext[Any, Any]) -> str:
+    authorization = dict(context.invocation_metadata() or ()).get("authorization", "")
+    assert isinstance(authorization, str)
+    return authorization.removeprefix("Bearer ")

@@ -6,23 +6,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_orchestration.v1 import common_pb2, tasks_pb2
+from agent_orchestration.v1 import common_pb2, events_pb2, tasks_pb2
 from ao_gateway import bindings
 from ao_gateway.app import FILES
-from ao_gateway.decode import MAX_VIOLATIONS, RequestDecoder
-from ao_gateway.errors import Refusal
+from ao_gateway.decode import RequestDecoder
+from ao_gateway.errors import MAX_VIOLATIONS, Headers, Refusal
 
 BINDINGS = {binding.rpc.split("/")[-1]: binding for binding in bindings.read(FILES)}
 GOOD = {"agent_id": "agent_1", "type": "t"}
 
 
-def decode(rpc: str, *, path: tuple[str, ...] = (), query: bytes = b"", body: bytes = b"") -> Any:
-    return RequestDecoder(BINDINGS[rpc]).decode(path, query, body)
+def decode(
+    rpc: str, *, path: tuple[str, ...] = (), query: bytes = b"", headers: Headers | None = None, body: bytes = b""
+) -> Any:
+    return RequestDecoder(BINDINGS[rpc]).decode(path, query, headers or [], body)
 
 
-def violations(rpc: str, *, query: bytes = b"", body: bytes = b"") -> dict[str, str]:
+def violations(rpc: str, *, query: bytes = b"", headers: Headers | None = None, body: bytes = b"") -> dict[str, str]:
     with pytest.raises(Refusal) as raised:
-        decode(rpc, query=query, body=body)
+        decode(rpc, query=query, headers=headers, body=body)
     assert (raised.value.status, raised.value.code) == (400, "validation_error")
     return {each.field: each.message for each in raised.value.details}
 
@@ -72,6 +74,12 @@ def test_an_empty_body_is_an_empty_object(body: bytes) -> None:
         ({"schedule": {"type": 1}}, "schedule.type"),
         ({"schedule": {"typ": "immediate"}}, "schedule.typ"),
         ({"agentId": "x"}, "agentId"),
+        ({"labels": []}, "labels"),
+        ({"labels": {"a": 1}}, "labels.a"),
+        ({"labels": {"a": None}}, "labels.a"),
+        ({"timeout": "30"}, "timeout"),
+        ({"retry": {"attempts": 1.5}}, "retry.attempts"),
+        ({"idempotency_key": 5}, "idempotency_key"),
     ],
 )
 def test_exact_types_and_known_names(changes: dict[str, Any], field: str) -> None:
@@ -89,9 +97,16 @@ def test_everything_that_is_wrong_is_said_at_once() -> None:
     assert "low, medium, high, critical" in found["priority"]
 
 
-def test_violations_are_bounded() -> None:
-    body = json.dumps({f"unknown_{number}": 1 for number in range(10_000)}).encode()
-    assert len(violations("CreateTask", body=body)) == MAX_VIOLATIONS
+@pytest.mark.parametrize(
+    ("query", "body"),
+    [
+        (b"", {f"unknown_{number}": 1 for number in range(10_000)}),
+        (b"", {"labels": {f"label_{number}": 1 for number in range(10_000)}}),
+        (b"&".join(b"unknown_%d" % number for number in range(10_000)), {}),
+    ],
+)
+def test_violations_are_bounded(query: bytes, body: dict[str, Any]) -> None:
+    assert len(violations("CreateTask", query=query, body=json.dumps(body).encode())) == MAX_VIOLATIONS
 
 
 @pytest.mark.parametrize(
@@ -117,6 +132,87 @@ def test_the_query_takes_what_it_should() -> None:
     request = decode("ListTasks", query=query)
     assert (request.page, request.status, request.agent_id) == (2, tasks_pb2.TASK_STATUS_PENDING, "a é")
     assert request.created_after.ToJsonString() == "2024-01-01T00:00:00Z"
+
+
+def test_a_parameter_that_is_a_list_may_be_repeated() -> None:
+    assert decode("ListTasks", query=b"label=a&page=2&label=b%3Dc&label=d=e=f").label == ["a", "b=c", "d=e=f"]
+    assert violations("ListTasks", query=b"label=a&label=") == {"label": "must not be empty"}
+
+
+@pytest.mark.parametrize(
+    ("text", "microseconds"), [("30", 30_000_000), ("0.25", 250_000), ("0", 0), ("-1", -1_000_000)]
+)
+def test_a_duration_in_the_query_is_in_seconds(text: str, microseconds: int) -> None:
+    request = decode("GetTask", path=("task_1",), query=b"wait=" + text.encode())
+    assert request.wait.ToMicroseconds() == microseconds
+
+
+@pytest.mark.parametrize("text", ["30s", "1,5", "05", "NaN", "1e400", "+5"])
+def test_a_duration_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(Refusal) as raised:
+        decode("GetTask", path=("task_1",), query=b"wait=" + text.encode())
+    assert [each.field for each in raised.value.details] == ["wait"]
+
+
+def test_labels_are_text_by_text() -> None:
+    assert decode("CreateTask", body=create(labels={"team": "é", "": "", "a.b": "1"})).labels == {
+        "team": "é",
+        "": "",
+        "a.b": "1",
+    }
+
+
+KEY = b"idempotency-key"
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "taken"),
+    [
+        ([(KEY, b"k 1")], {}, "k 1"),
+        ([(KEY, b" \tk1\t ")], {}, "k1"),
+        ([(KEY, b"k1")], {"idempotency_key": "k1"}, "k1"),
+        ([(KEY, b"k1")], {"idempotency_key": None}, "k1"),
+        ([], {"idempotency_key": "é"}, "é"),
+    ],
+)
+def test_a_header_fills_its_field(headers: Headers, body: dict[str, Any], taken: str) -> None:
+    assert decode("CreateTask", headers=headers, body=create(**body)).idempotency_key == taken
+
+
+def test_no_other_header_fills_a_field() -> None:
+    others = [(b"idempotency_key", b"k1"), (b"x-idempotency-key", b"k1"), (b"type", b"t")]
+    assert decode("CreateTask", headers=others) == tasks_pb2.CreateTaskRequest()
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "said"),
+    [
+        ([(KEY, b"")], {}, "must not be empty"),
+        ([(KEY, b" \t")], {}, "must not be empty"),
+        ([(KEY, b"k1"), (KEY, b"k1")], {}, "must be given once"),
+        ([(KEY, "é".encode())], {}, "must be printable ASCII"),
+        ([(KEY, b"\xe9")], {}, "must be printable ASCII"),
+        ([(KEY, b"a\tb")], {}, "must be printable ASCII"),
+        ([(KEY, b"a\x7f")], {}, "must be printable ASCII"),
+        ([(KEY, b"k1")], {"idempotency_key": "k2"}, "is not the same as the header Idempotency-Key"),
+    ],
+)
+def test_a_header_that_cannot_fill_its_field_is_refused_by_the_fields_name(
+    headers: Headers, body: dict[str, Any], said: str
+) -> None:
+    found = violations("CreateTask", headers=headers, body=create(**body))
+    assert list(found) == ["idempotency_key"]
+    assert said in found["idempotency_key"]
+
+
+def test_what_a_header_carries_is_never_in_the_query() -> None:
+    assert violations("CreateTask", query=b"idempotency_key=k1", body=create()).keys() == {"idempotency_key"}
+
+
+def test_a_list_of_messages_is_no_parameter() -> None:
+    assert violations("WatchEvents", query=b"filters=x&filters=y").keys() == {"filters"}
+    request = decode("WatchEvents", query=b"channel=task_events&task_id=t&after=c")
+    assert (request.channel, request.task_id, request.after) == (events_pb2.CHANNEL_TASK_EVENTS, "t", "c")
 
 
 def test_path_values_fill_their_fields() -> None:

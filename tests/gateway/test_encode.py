@@ -104,6 +104,35 @@ def test_numbers() -> None:
     assert '"duration":1.5' in text(tasks_pb2.GetTaskResponse(data=task))
 
 
+def test_a_message_that_is_a_list_is_printed_as_one_and_can_be_absent() -> None:
+    report = monitoring_pb2.MetricsReport(period=monitoring_pb2.PERIOD_24H)
+    report.metrics.response_time.SetInParent()
+    point = report.metrics.task_completion_rate.points.add(value=95.2)
+    point.timestamp.FromJsonString("2024-01-01T00:00:00Z")
+    assert text(monitoring_pb2.GetMetricsResponse(data=report)) == (
+        '{"data":{"period":"24h","metrics":{"task_completion_rate":[{"timestamp":"2024-01-01T00:00:00Z","value":95.2}],'
+        '"response_time":[]}}}'
+    )
+
+
+def test_what_a_header_carries_is_not_in_the_body() -> None:
+    encoder = ResponseEncoder(tasks_pb2.CreateTasksResponse.DESCRIPTOR, 201)
+    replayed = tasks_pb2.CreateTasksResponse(idempotent_replayed=True)
+    assert (encoder.encode(replayed), encoder.headers(replayed)) == (
+        b'{"data":[]}',
+        [(b"idempotent-replayed", b"true")],
+    )
+    assert encoder.headers(tasks_pb2.CreateTasksResponse()) == []
+
+
+def test_an_event_without_a_cursor_is_printed_without_one() -> None:
+    event = events_pb2.Event(type=events_pb2.EVENT_TYPE_SYSTEM_ALERT)
+    event.system_alert.code = "store_unavailable"
+    assert list(json.loads(FeedEvent(event).message("system_events"))) == ["type", "channel", "timestamp", "payload"]
+    event.cursor = "c1"
+    assert list(json.loads(FeedEvent(event).message(None))) == ["type", "cursor", "timestamp", "payload"]
+
+
 def test_the_status_comes_from_options() -> None:
     encoder = ResponseEncoder(monitoring_pb2.GetHealthResponse.DESCRIPTOR, 200)
     assert encoder.status(monitoring_pb2.GetHealthResponse(status=monitoring_pb2.SYSTEM_STATUS_DEGRADED)) == 200
@@ -114,7 +143,7 @@ def test_the_status_comes_from_options() -> None:
 
 def test_every_route_has_a_printed_form_both_ways() -> None:
     for binding in bindings.read(FILES):
-        RequestDecoder(binding).decode(["x"] * len(binding.parameters), b"", b"")
+        RequestDecoder(binding).decode(["x"] * len(binding.parameters), b"", [], b"")
         ResponseEncoder(binding.response, binding.success_status).encode(bindings.message_class(binding.response)())
 
 
@@ -131,7 +160,7 @@ def test_every_route_has_a_printed_form_both_ways() -> None:
 def test_what_is_encoded_decodes_to_the_same(request: tasks_pb2.CreateTaskRequest) -> None:
     binding = next(each for each in bindings.read(FILES) if each.rpc.endswith("/CreateTask"))
     body = encode(message_view(request.DESCRIPTOR, listed=False)(request))
-    assert RequestDecoder(binding).decode([], b"", body) == request
+    assert RequestDecoder(binding).decode([], b"", [], body) == request
 
 
 @given(st.floats())

@@ -9,6 +9,7 @@ import pytest
 from google.rpc import status_pb2
 
 from agent_orchestration.v1 import relay_pb2
+from ao_gateway import in_flight
 from ao_gateway import relay as relay_module
 from ao_gateway.errors import Refusal
 from ao_gateway.relay import Relay
@@ -63,7 +64,7 @@ async def test_many_calls_share_the_stream(upstream: ScriptedServer) -> None:
 async def test_beyond_the_bound_calls_are_refused_at_once(
     upstream: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relay_module, "MAX_IN_FLIGHT", 3)
+    monkeypatch.setattr(in_flight, "MAX_CALLS", 3)
     gate = Gate(upstream)
     async with relaying(upstream) as relay:
         held = [asyncio.create_task(call(relay)) for _ in range(3)]
@@ -76,7 +77,7 @@ async def test_beyond_the_bound_calls_are_refused_at_once(
 
 
 async def test_the_bytes_in_flight_are_bounded_too(upstream: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(relay_module, "MAX_IN_FLIGHT_BYTES", 10)
+    monkeypatch.setattr(in_flight, "MAX_BYTES", 10)
     async with relaying(upstream) as relay:
         await call(relay, message=b"x" * 10)
         with pytest.raises(Refusal, match="unavailable"):

@@ -1,0 +1,126 @@
+"""All REST paths: path, method, credential, then what serves the path; every answer in the documented shape."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+from starlette.types import Receive, Scope, Send
+
+from ao_gateway import access, errors, request_ids
+from ao_gateway.access import Access
+from ao_gateway.bindings import Paths
+from ao_gateway.disconnect import ClientGone
+from ao_gateway.errors import STOPPING, Headers, Refusal, unavailable
+
+log: Any = structlog.get_logger("ao_gateway.rest")
+
+
+@dataclass(slots=True)
+class Request:
+    """A request whose path and method are served, and whose credential is good."""
+
+    id: str
+    scope: Scope
+    receive: Receive
+    send: Send
+    # The values of the path's parameters, in order.
+    values: list[str]
+    # Empty where none is asked for.
+    credential: str
+    # Set by what sends the answer itself, once it has begun to.
+    is_answered: bool = False
+
+    @property
+    def headers(self) -> Headers:
+        """The headers as they came, with lower-case names."""
+        return self.scope["headers"]
+
+    @property
+    def is_head(self) -> bool:
+        """Whether only the headers of the answer are wanted."""
+        return self.scope["method"] == "HEAD"
+
+
+@dataclass(slots=True)
+class Answer:
+    """An answer of JSON."""
+
+    status: int
+    body: bytes
+    headers: Headers = field(default_factory=lambda: [])
+
+
+# Serves a request; None when it has sent the answer itself. Refusal for every other answer than success.
+Serve = Callable[[Request], Awaitable[Answer | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Endpoint:
+    serve: Serve
+    needs_credential: bool
+
+
+class Rest:
+    """The ASGI application of all paths of plain HTTP."""
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+        self._paths: Paths[_Endpoint] = Paths()
+
+    def add(self, http_method: str, path: str, serve: Serve, *, needs_credential: bool = True) -> None:
+        """Takes an endpoint. HEAD goes with GET. BadBinding when there is one already."""
+        self._paths.add(http_method, path, _Endpoint(serve, needs_credential))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one HTTP request, whatever happens, in the documented shape."""
+        request_id = request_ids.of(scope["headers"])
+        request = Request(request_id, scope, receive, send, [], "")
+        try:
+            answer = await self._answer(request)
+        except Refusal as refusal:
+            answer = _refused(refusal, request_id)
+        except ClientGone:
+            return
+        except asyncio.CancelledError:
+            if request.is_answered:
+                raise
+            # The time that a stop leaves for requests is over.
+            answer = _refused(unavailable(STOPPING), request_id)
+        except Exception:
+            log.exception("request_failed", request_id=request_id, method=scope["method"], path=scope["path"])
+            answer = _refused(errors.internal(), request_id)
+        if answer is not None:
+            await _send(send, answer, request_id)
+
+    async def _answer(self, request: Request) -> Answer | None:
+        found = self._paths.find(request.scope["raw_path"])
+        if found is None:
+            raise errors.not_found()
+        method = "GET" if request.is_head else request.scope["method"]
+        endpoint = found.targets.get(method)
+        if endpoint is None:
+            raise errors.method_not_allowed(found.targets)
+        request.values = found.values
+        if endpoint.needs_credential:
+            credential = access.bearer(request.headers)
+            if credential is None:
+                raise errors.unauthorized("A credential is needed: Authorization: Bearer <key>")
+            await self._access.authenticate(credential)
+            request.credential = credential
+        return await endpoint.serve(request)
+
+
+async def _send(send: Send, answer: Answer, request_id: str) -> None:
+    common = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(answer.body)).encode()),
+        (request_ids.HEADER, request_id.encode()),
+    ]
+    await send({"type": "http.response.start", "status": answer.status, "headers": common + answer.headers})
+    await send({"type": "http.response.body", "body": answer.body})
+
+
+def _refused(refusal: Refusal, request_id: str) -> Answer:
+    return Answer(refusal.status, errors.printed(refusal, request_id), refusal.headers)
