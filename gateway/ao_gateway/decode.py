@@ -84,6 +84,8 @@ class RequestDecoder:
 def _read_query(plan: Mapping[str, tuple[scalars.Read, bool]], query: bytes, violations: list[Violation]) -> Fields:
     fields: Fields = {}
     for pair in query.split(b"&"):
+        if len(violations) >= MAX_VIOLATIONS:
+            break
         if not pair:
             continue
         raw_name, _, raw_value = pair.partition(b"=")
@@ -254,9 +256,11 @@ def _map_reader(entry: Descriptor) -> _Read:
         if raw[:1] != b"{":
             violations.append(Violation(path, "must be an object"))
             return {}
-        return {
-            key: read_value(bytes(value), f"{path}.{key[:SHOWN_NAME]}", violations)
-            for key, value in _object.decode(raw).items()
-        }
+        values: dict[str, Any] = {}
+        for key, value in _object.decode(raw).items():
+            if len(violations) >= MAX_VIOLATIONS:
+                break
+            values[key] = read_value(bytes(value), f"{path}.{key[:SHOWN_NAME]}", violations)
+        return values
 
     return read
