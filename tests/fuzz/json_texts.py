@@ -1,7 +1,7 @@
 """Texts that are JSON, nearly JSON and not JSON at all: bodies after the contract's messages, bent in one or two places."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
@@ -48,7 +48,7 @@ def _object(members: Sequence[tuple[str, str]]) -> str:
     return "{" + ",".join(f"{json.dumps(name)}:{value}" for name, value in members) + "}"
 
 
-_odd: Final = st.sampled_from(ODD_VALUES)
+odd_values: Final = st.sampled_from(ODD_VALUES)
 _json: Final = st.recursive(
     st.sampled_from(["1", "-0.0", "1E5", '"\\u0000"', "null", "true"]) | st.integers().map(str) | st.text().map(json.dumps),
     lambda inner: (
@@ -67,15 +67,15 @@ def bodies(descriptor: Descriptor) -> st.SearchStrategy[bytes]:
         document.map(str.encode),
         document.map(str.encode),
         bent(document),
-        _odd.map(str.encode),
+        odd_values.map(str.encode),
         st.binary(max_size=60),
     )
 
 
 @st.composite
-def bent(draw: Callable[[Any], Any], documents: st.SearchStrategy[str]) -> bytes:
+def bent(draw: Callable[[Any], Any], whole: st.SearchStrategy[str]) -> bytes:
     """A document with bytes cut out, put in or put twice."""
-    text: bytes = draw(documents).encode()
+    text: bytes = draw(whole).encode()
     for _ in range(draw(st.integers(1, 3))):
         begin = draw(st.integers(0, len(text)))
         end = min(len(text), begin + draw(st.integers(0, 4)))
@@ -86,28 +86,29 @@ def bent(draw: Callable[[Any], Any], documents: st.SearchStrategy[str]) -> bytes
 def query_values(field: FieldDescriptor) -> st.SearchStrategy[str]:
     """Texts for a parameter, not escaped."""
     good = _scalar(field)
-    return good.map(lambda text: text.strip('"')) | _odd.map(lambda text: text[:50]) | st.text(max_size=5)
+    return good.map(lambda text: text.strip('"')) | odd_values.map(lambda text: text[:50]) | st.text(max_size=5)
 
 
 @st.composite
-def _message(draw: Callable[[Any], Any], descriptor: Descriptor, depth: int) -> str:
-    members: list[tuple[str, str]] = []
-    for field in descriptor.fields:
-        if draw(st.integers(0, 2)):
-            members.append((json.dumps(field.name), draw(_value(field, depth))))
+def documents(draw: Callable[[Any], Any], members: Mapping[str, st.SearchStrategy[str]]) -> str:
+    """Objects with some of the members, and now and then one that does not belong there."""
+    chosen = [(json.dumps(name), draw(value)) for name, value in members.items() if draw(st.integers(0, 2))]
     for _ in range(draw(st.sampled_from([0, 0, 1, 1, 2]))):
-        names = [json.dumps(field.name) for field in descriptor.fields]
-        name = draw(st.sampled_from([*names, '"agentId"', '"unknown"', '""', '"\\u0000"', '"\\u0061gent_id"', "name", "1"]))
-        members.insert(draw(st.integers(0, len(members))), (name, draw(_odd)))
+        names = [*map(json.dumps, members), '"agentId"', '"unknown"', '""', '"\\u0000"', '"\\u0061gent_id"', "name", "1"]
+        chosen.insert(draw(st.integers(0, len(chosen))), (draw(st.sampled_from(names)), draw(odd_values)))
     space = draw(SPACES)
-    return space + "{" + ("," + space).join(f"{name}{space}:{value}{space}" for name, value in members) + "}"
+    return space + "{" + ("," + space).join(f"{name}{space}:{value}{space}" for name, value in chosen) + "}"
+
+
+def _message(descriptor: Descriptor, depth: int) -> st.SearchStrategy[str]:
+    return documents({field.name: _value(field, depth) for field in descriptor.fields})
 
 
 def _value(field: FieldDescriptor, depth: int) -> st.SearchStrategy[str]:
     message = field.message_type
     if message is not None and message.GetOptions().map_entry:
         keys = st.text(max_size=5)
-        return st.lists(st.tuples(keys, st.sampled_from(_TEXTS) | _odd), max_size=3).map(_object)
+        return st.lists(st.tuples(keys, st.sampled_from(_TEXTS) | odd_values), max_size=3).map(_object)
     one = _scalar(field)
     if message is not None and not message.full_name.startswith("google.protobuf."):
         one = _message(message, depth + 1) if depth < MAX_NESTING else st.just("{}")
