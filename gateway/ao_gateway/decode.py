@@ -6,7 +6,7 @@ client hears of it at once.
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
@@ -20,6 +20,7 @@ from ao_gateway.errors import MAX_VIOLATIONS, SHOWN_NAME, Headers, Violation, in
 from ao_gateway.header_fields import HeaderReader
 
 Fields = dict[str, Any]
+_Items = TypeVar("_Items", list[msgspec.Raw], dict[str, msgspec.Raw])
 # Given the text of one JSON value, its path and the list of violations, gives what protobuf takes; when it adds a
 # violation the value is not used.
 _Read = Callable[[bytes, str, list[Violation]], Any]
@@ -127,9 +128,10 @@ def _check_oneofs(oneofs: Mapping[str, str], fields: Fields, prefix: str, violat
 
 def _field_reader(field: FieldDescriptor) -> _Read:
     message = field.message_type
+    most = field.GetOptions().Extensions[options_pb2.rules].max_items
     if message is not None and message.GetOptions().map_entry:
-        return _map_reader(message)
-    return _array_reader(_value_reader(field)) if field.is_repeated else _value_reader(field)
+        return _map_reader(message, most)
+    return _array_reader(_value_reader(field), most) if field.is_repeated else _value_reader(field)
 
 
 def _value_reader(field: FieldDescriptor) -> _Read:
@@ -175,13 +177,13 @@ def _nested_reader(descriptor: Descriptor) -> _Read:
     return read
 
 
-def _array_reader(read_one: _Read) -> _Read:
+def _array_reader(read_one: _Read, most: int) -> _Read:
     def read(raw: bytes, path: str, violations: list[Violation]) -> list[Any]:
         if raw[:1] != b"[":
             violations.append(Violation(path, "must be an array"))
             return []
         values: list[Any] = []
-        for place, each in enumerate(_array.decode(raw)):
+        for place, each in enumerate(_at_most(most, _array.decode(raw), path, violations)):
             if len(violations) >= MAX_VIOLATIONS:
                 break
             values.append(read_one(bytes(each), f"{path}[{place}]", violations))
@@ -190,7 +192,7 @@ def _array_reader(read_one: _Read) -> _Read:
     return read
 
 
-def _map_reader(entry: Descriptor) -> _Read:
+def _map_reader(entry: Descriptor, most: int) -> _Read:
     if entry.fields_by_name["key"].type != FieldDescriptor.TYPE_STRING:
         raise TypeError(f"{entry.full_name}: only maps with text keys have a JSON form here")
     read_value = _value_reader(entry.fields_by_name["value"])
@@ -200,10 +202,20 @@ def _map_reader(entry: Descriptor) -> _Read:
             violations.append(Violation(path, "must be an object"))
             return {}
         values: dict[str, Any] = {}
-        for key, value in _object.decode(raw).items():
+        for key, value in _at_most(most, _object.decode(raw), path, violations).items():
             if len(violations) >= MAX_VIOLATIONS:
                 break
             values[key] = read_value(bytes(value), f"{path}.{key[:SHOWN_NAME]}", violations)
         return values
 
     return read
+
+
+def _at_most(most: int, items: _Items, path: str, violations: list[Violation]) -> _Items:
+    """The items, none when they are too many. The server checks it as well: a body of nothing but small items would
+    hold up the gateway for seconds before it got there.
+    """
+    if not most or len(items) <= most:
+        return items
+    violations.append(Violation(path, f"must have at most {most} items"))
+    return type(items)()

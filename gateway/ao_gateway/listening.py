@@ -57,7 +57,8 @@ def _both_loopbacks(port: int) -> list[socket.socket]:
 
 
 def _listening(family: int, address: tuple[str, int]) -> socket.socket:
-    created = socket.socket(family, socket.SOCK_STREAM)
+    # asyncio sends small answers at once only where the protocol is named.
+    created = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         created.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:

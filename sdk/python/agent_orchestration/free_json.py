@@ -18,8 +18,8 @@ _skip: Final = msgspec.json.Decoder(msgspec.Raw)
 _read: Final = msgspec.json.Decoder()
 _WHITESPACE: Final = " \t\r\n"
 # Only an exponent or three hundred digits in a row can make a number too large. Text inside strings may match too:
-# that costs time, not truth.
-_LARGE_NUMBER: Final = re.compile(r"[0-9][eE][+0-9]|[0-9]{300}")
+# that costs time, not truth. Looking back keeps each digit from being counted once for every digit before it.
+_LARGE_NUMBER: Final = re.compile(r"[0-9][eE][+0-9]|(?<![0-9])[0-9]{300}")
 _STRING: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _NOT_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
 _step: Final[Callable[[int], int]] = [1 if byte in b"[{" else -1 for byte in range(256)].__getitem__

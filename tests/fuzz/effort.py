@@ -1,0 +1,30 @@
+"""How much is tried: FUZZ_EXAMPLES inputs over all targets together, always the same ones unless FUZZ_SEED is set."""
+
+import os
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+from hypothesis import HealthCheck, Phase, seed, settings
+
+EXAMPLES: Final = int(os.environ.get("FUZZ_EXAMPLES", "22000"))
+SEED: Final = os.environ.get("FUZZ_SEED")
+
+TestType = TypeVar("TestType", bound=Callable[..., Any])
+
+
+def fuzzed(share: float) -> Callable[[TestType], TestType]:
+    """Runs a hypothesis test on this share of all inputs."""
+
+    def decorate(test: TestType) -> TestType:
+        chosen = settings(
+            max_examples=max(1, round(EXAMPLES * share)),
+            derandomize=SEED is None,
+            database=None,
+            # Time is bounded by the tests themselves, in time of the processor.
+            deadline=None,
+            phases=[Phase.explicit, Phase.generate, Phase.shrink],
+            suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
+        )(test)
+        return chosen if SEED is None else seed(int(SEED))(chosen)
+
+    return decorate
