@@ -4,6 +4,7 @@ import os
 import secrets
 import signal
 from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -32,8 +33,8 @@ def skip_or_fail(reason: str) -> NoReturn:
     pytest.skip(reason)
 
 
-@pytest.fixture
-def postgres_url() -> Generator[str, None, None]:
+@contextmanager
+def postgres_database() -> Generator[str, None, None]:
     """The URL of an empty PostgreSQL database, dropped afterwards."""
     try:
         connection = psycopg.connect(POSTGRES_URL, autocommit=True, connect_timeout=3)
@@ -44,6 +45,13 @@ def postgres_url() -> Generator[str, None, None]:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         yield _with_database(name)
         connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def postgres_url() -> Generator[str, None, None]:
+    """The URL of an empty PostgreSQL database of the test's own."""
+    with postgres_database() as url:
+        yield url
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +148,8 @@ def attempt(task_id: str, number: int) -> runners_pb2.Attempt:
 
 
 @asynccontextmanager
-async def serving(folder: Path, database_url: str | None) -> AsyncGenerator[Api, None]:
+async def serving(folder: Path, database_url: str | None, **changes: Any) -> AsyncGenerator[Api, None]:
+    """`changes`: settings other than the usual ones of these tests."""
     chosen = settings.read(
         host="127.0.0.1",
         grpc_port=0,
@@ -156,7 +157,7 @@ async def serving(folder: Path, database_url: str | None) -> AsyncGenerator[Api,
         database_url=database_url,
         environment={f"{PREFIX}LEASE_SECONDS": str(LEASE_SECONDS)},
     )
-    async with app.serving(chosen, asyncio.Event()) as server:
+    async with app.serving(replace(chosen, **changes), asyncio.Event()) as server:
         key = (folder / "data" / "admin.key").read_text().strip()
         async with grpc.aio.insecure_channel(server.address) as channel:
             yield Api(server.address, key, channel)

@@ -1,0 +1,102 @@
+"""Which process a waiting task may go to: the rules that dispatch and `explain` share."""
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ao_server.engine import placement
+from ao_server.engine.placement import Hindrance, Room
+from ao_server.store import rows
+
+
+def agent(**fields: Any) -> rows.Agent:
+    known = {"project_id": "p", "id": "agent_1", "name": "n", "type": "t", "status": "active", "configuration": "{}"}
+    return rows.Agent(**(known | {"created_at": 0, "updated_at": 0} | fields))
+
+
+def task(number: int, **fields: Any) -> rows.Task:
+    known = {"project_id": "p", "id": f"task_{number:04}", "agent_id": "agent_1", "type": "work", "priority": 2}
+    return rows.Task(**(known | {"created_at": 0, "status": "pending"} | fields))
+
+
+def placed(the_agent: rows.Agent, tasks: list[rows.Task], rooms: list[Room]) -> list[tuple[str, int]]:
+    return [(each.id, rooms.index(room)) for each, room in placement.place(the_agent, tasks, rooms)]
+
+
+def test_a_task_whose_processes_were_lost_twice_runs_alone_on_an_empty_process() -> None:
+    suspect, good = task(1, deliveries=2), [task(number) for number in range(2, 9)]
+    rooms = [Room(None, 3, 0), Room(None, 3, 0)]
+    found = placed(agent(), [suspect, *good], rooms)
+    alone = found[0][1]
+    assert found[0][0] == suspect.id
+    assert [room for _, room in found[1:]] == [1 - alone] * 3, "and nothing beside it"
+
+
+def test_where_no_process_is_empty_one_is_kept_free_until_it_is() -> None:
+    suspect = task(1, deliveries=2)
+    rooms = [Room(None, 1, 2), Room(None, 2, 1)]
+    assert placed(agent(), [suspect, task(2), task(3)], rooms) == [(task(2).id, 0)]
+    assert placement.of_task(suspect, [(agent(), [Room(None, 2, 1)])]) is Hindrance.RUNS_ALONE
+
+
+def test_an_agent_in_error_gets_one_trial_task_at_a_time() -> None:
+    broken = agent(lost_sessions=5, status="error")
+    tasks = [task(number) for number in range(1, 5)]
+    assert len(placed(broken, tasks, [Room(None, 3, 0), Room(None, 3, 0)])) == 1
+    assert placed(broken, tasks, [Room(None, 3, 0), Room(None, 2, 1)]) == []
+    assert placement.of_task(tasks[0], [(broken, [Room(None, 2, 1)])]) is Hindrance.AGENT_ON_TRIAL
+
+
+def test_what_holds_a_task_is_the_reason_that_is_nearest_to_running() -> None:
+    waiting = task(1)
+    none: list[Room] = []
+    assert placement.of_task(waiting, []) is Hindrance.NO_AGENT
+    assert placement.of_task(waiting, [(agent(mode="paused"), none)]) is Hindrance.AGENT_PAUSED
+    assert placement.of_task(waiting, [(agent(mode="draining"), none)]) is Hindrance.AGENT_DRAINING
+    assert placement.of_task(waiting, [(agent(), none)]) is Hindrance.NO_INSTANCE
+    other = Room(frozenset({"play"}), 1, 0)
+    assert placement.of_task(waiting, [(agent(), [other])]) is Hindrance.NO_HANDLER
+    assert placement.of_task(waiting, [(agent(), [other, Room(None, 0, 1)])]) is Hindrance.AT_CAPACITY
+    assert placement.of_task(waiting, [(agent(mode="paused"), none), (agent(), [Room(None, 1, 0)])]) is None
+    assert placement.of_task(task(1, ready_at=9), [(agent(), [Room(None, 1, 0)])]) is Hindrance.DELAYED
+    assert placement.of_task(task(1, ready_at=9, failures=1), []) is Hindrance.BACKING_OFF
+
+
+ROOMS = st.builds(
+    Room, st.sampled_from([None, frozenset({"work"}), frozenset({"play"})]), st.integers(0, 4), st.just(0)
+)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["work", "play"]), st.integers(0, 3)), max_size=30),
+    st.lists(ROOMS, max_size=4),
+    st.integers(0, 40),
+)
+def test_no_room_is_overfilled_and_no_task_that_fits_is_left(
+    kinds: list[tuple[str, int]], rooms: list[Room], claims: int
+) -> None:
+    tasks = [task(number, type=kind, priority=priority) for number, (kind, priority) in enumerate(kinds)]
+    by_turn = sorted(tasks, key=lambda each: (each.priority, each.id))
+    free = [room.free for room in rooms]
+    order = list(placement.in_turn(by_turn, claims))
+    assert sorted(each.id for each in order) == [each.id for each in tasks]
+    taken = list(placement.place(agent(), order, rooms))
+    assert len({each.id for each, _ in taken}) == len(taken)
+    for room, before in zip(rooms, free, strict=True):
+        mine = [each for each, chosen in taken if chosen is room]
+        assert len(mine) == before - room.free and room.free >= 0
+        assert all(room.types is None or each.type in room.types for each in mine)
+    left = {each.id for each in tasks} - {each.id for each, _ in taken}
+    for each in tasks:
+        if each.id in left:
+            assert placement.of_task(each, [(agent(), rooms)]) is not None
+
+
+@given(st.integers(1, 60), st.integers(0, 100))
+def test_of_sixteen_claims_running_one_takes_the_oldest(count: int, claims: int) -> None:
+    oldest = task(0, priority=3)
+    urgent = [task(number, priority=0) for number in range(1, count + 1)]
+    order = [each.id for each in placement.in_turn([*urgent, oldest], claims)]
+    due = -(claims + 1) % placement.OLDEST_EVERY
+    assert order.index(oldest.id) == min(due, count)
