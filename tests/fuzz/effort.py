@@ -23,7 +23,11 @@ def fuzzed(share: float) -> Callable[[TestType], TestType]:
             # Time is bounded by the tests themselves, in time of the processor.
             deadline=None,
             phases=[Phase.explicit, Phase.generate, Phase.shrink],
-            suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
+            suppress_health_check=[
+                HealthCheck.function_scoped_fixture,
+                HealthCheck.too_slow,
+                HealthCheck.data_too_large,
+            ],
         )(test)
         return chosen if SEED is None else seed(int(SEED))(chosen)
 

@@ -25,7 +25,9 @@ KEY: Final = "ao_live_one"
 IDS: Final = st.sampled_from(['"agent_1"', '"task_1"', '""', '"' + "x" * 201 + '"', "null"]) | st.text().map(json.dumps)
 FRAMES: Final = documents(
     {
-        "type": st.sampled_from(['"auth"', '"subscribe"', '"subscribe"', '"subscribe"', '"unsubscribe"', '"ping"', '"Ping"']),
+        "type": st.sampled_from(
+            ['"auth"', '"subscribe"', '"subscribe"', '"subscribe"', '"unsubscribe"', '"ping"', '"Ping"']
+        ),
         "channel": st.sampled_from([*map(json.dumps, channels.NAMES), '"unspecified"', '"AGENT_EVENTS"']),
         "agent_id": IDS,
         "task_id": IDS,
@@ -99,9 +101,13 @@ def wire(draw: Any) -> bytes:
         head = draw(st.sampled_from([0x81, 0x81, 0x01, 0x80, 0x82, 0x88, 0x89, 0x8A, 0x08])) | draw(
             st.sampled_from([0, 0, 0, 0, 0x40, 0x20, 0x03])
         )
-        content = draw(st.sampled_from([b"", b"\x03\xe8", b"\x00\x01", b'{"type":"ping"}', b"\xff\xfe"]) | st.binary(max_size=9))
+        content = draw(
+            st.sampled_from([b"", b"\x03\xe8", b"\x00\x01", b'{"type":"ping"}', b"\xff\xfe"]) | st.binary(max_size=9)
+        )
         told = draw(st.sampled_from([len(content)] * 6 + [125, 126, 127, 0]))
-        size = {126: b"\x00\x05", 127: draw(st.sampled_from([struct.pack(">Q", 2**40), struct.pack(">q", -1)]))}.get(told, b"")
+        size = {126: b"\x00\x05", 127: draw(st.sampled_from([struct.pack(">Q", 2**40), struct.pack(">q", -1)]))}.get(
+            told, b""
+        )
         mask = draw(st.sampled_from([0x80, 0x80, 0x80, 0]))
         sent += bytes((head, mask | told)) + size + (b"\0\0\0\0" if mask else b"") + content
     return sent + draw(st.binary(max_size=3))

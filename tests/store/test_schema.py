@@ -4,14 +4,20 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, text
 from sqlmodel import SQLModel
 
 from ao_server.errors import CannotStart
-from ao_server.store import rows, schema
+from ao_server.store import agents, rows, schema, tasks
+from ao_server.store.batch import Batch, Statements
+from ao_server.store.changes import Changes, Operation
 from ao_server.store.database import Database
+from ao_server.store.filters import TaskFilter
+from ao_server.store.reader import Reader
+from ao_server.store.selections import TaskSelections
 
 LATER = """
 import sqlalchemy as sa
@@ -62,7 +68,7 @@ def test_an_older_schema_is_copied_first_and_then_migrated(
     database = Database(database_url)
     with writing(database) as connection:
         schema.prepare(connection, database.path)
-        agents = rows.TABLES[rows.Agent]
+        table = rows.TABLES[rows.Agent]
         with connection.begin():
             row = rows.Agent(
                 project_id="p",
@@ -74,7 +80,7 @@ def test_an_older_schema_is_copied_first_and_then_migrated(
                 created_at=1,
                 updated_at=1,
             )
-            connection.execute(agents.insert().values(rows.values_of(row)))
+            connection.execute(table.insert().values(rows.values_of(row)))
         migrations = tmp_path / "migrations"
         shutil.copytree(schema.MIGRATIONS, migrations)
         (migrations / "versions" / "9999_later.py").write_text(LATER.format(head=schema.HEAD))
@@ -89,6 +95,46 @@ def test_an_older_schema_is_copied_first_and_then_migrated(
         copy = Database(f"sqlite:///{path}")
         with writing(copy) as connection, connection.begin():
             assert connection.execute(text("SELECT name FROM agents")).scalar_one() == "n"
+
+
+FIRST_ROWS = """
+INSERT INTO agents (project_id, id, name, type, status, configuration, created_at, updated_at)
+    VALUES ('p', 'agent_1', 'n', 'worker', 'inactive', '{}', 1, 1),
+           ('p', 'agent_2', 'n', 'worker', 'inactive', '{}', 2, 2);
+INSERT INTO registrations VALUES ('p', 'worker', 'n', 'agent_1');
+INSERT INTO tasks
+    (project_id, id, agent_id, type, priority, created_at, status, attempt, deliveries, progress, log_lines)
+    VALUES ('p', 'task_1', 'agent_1', 'work', 2, 1, 'pending', 0, 0, 0, 0);
+INSERT INTO payloads VALUES ('p', 'task_1', '{"n":1}');
+INSERT INTO task_counts VALUES ('p', 'agent_1', 'work', 2, 'pending', 1, 0)
+"""
+
+
+async def test_what_the_first_schema_holds_is_found_and_dispatched_by_the_present_one(database_url: str) -> None:
+    database = Database(database_url)
+    with writing(database) as connection:
+        configuration = schema.alembic_configuration()
+        configuration.attributes["connection"] = connection
+        with connection.begin():
+            command.upgrade(configuration, "0001")
+            for statement in FIRST_ROWS.split(";"):
+                connection.exec_driver_sql(statement.replace("%", "%%"))
+        schema.prepare(connection, database.path)
+        selection = TaskSelections(database).claimable("p", ["agent_1"], None, 10, 1)
+        statements = Statements(database)
+        with connection.begin():
+            found = Batch(connection, database, statements, 0)
+            (answer,) = found.run([Operation(lambda found, now: Changes(list(found.selected)), selection=selection)])
+        ((task, payload),) = answer
+        assert (task.id, task.queue, task.agent_type, payload.payload) == ("task_1", "agent_1", "worker", '{"n":1}')
+    reader = Reader(database)
+    try:
+        chosen = TaskFilter(agent_type="worker", status="pending")
+        assert (await tasks.page(reader, "p", chosen, page=1, limit=10)).total == 1
+        registered = [(await agents.get(reader, "p", name)) for name in ("agent_1", "agent_2")]
+        assert [agent and agent.registered_as for agent in registered] == ["n", None]
+    finally:
+        await database.close()
 
 
 def test_an_interrupted_first_start_leaves_an_empty_database_that_the_next_start_fills(

@@ -11,13 +11,15 @@ from ao_server.store import rows
 
 
 def agent(**fields: Any) -> rows.Agent:
-    known = {"project_id": "p", "id": "agent_1", "name": "n", "type": "t", "status": "active", "configuration": "{}"}
-    return rows.Agent(**(known | {"created_at": 0, "updated_at": 0} | fields))
+    values: dict[str, Any] = {"project_id": "p", "id": "agent_1", "name": "n", "type": "t", "status": "active"}
+    values |= {"configuration": "{}", "created_at": 0, "updated_at": 0, **fields}
+    return rows.Agent(**values)
 
 
 def task(number: int, **fields: Any) -> rows.Task:
-    known = {"project_id": "p", "id": f"task_{number:04}", "agent_id": "agent_1", "type": "work", "priority": 2}
-    return rows.Task(**(known | {"created_at": 0, "status": "pending"} | fields))
+    values: dict[str, Any] = {"project_id": "p", "id": f"task_{number:04}", "agent_id": "agent_1", "type": "work"}
+    values |= {"priority": 2, "created_at": 0, "status": "pending", **fields}
+    return rows.Task(**values)
 
 
 def placed(the_agent: rows.Agent, tasks: list[rows.Task], rooms: list[Room]) -> list[tuple[str, int]]:

@@ -22,6 +22,7 @@ from ao_server.store.writer import Writer
 
 HELLO_SECONDS: Final = 10.0
 WAITING_REPORTS: Final = 1_000
+APPLIED_AT_ONCE: Final = 100
 
 
 class RunnerServicer(runners_pb2_grpc.RunnerServiceServicer):
@@ -130,22 +131,25 @@ class _Stream:
             self._end(problem)
 
     async def report(self) -> None:
-        """Applies reports one after the other; one that cannot be written ends the stream, and the process, once
-        reconnected, sends its outcomes again.
+        """Applies reports in order, those that wait together in one go; one that cannot be written ends the stream, and
+        the process, once reconnected, sends its outcomes again.
         """
         while True:
-            request = await self._reports.get()
-            if request is None:
-                self._end(_Ended())
-                return
+            waiting = [await self._reports.get()]
+            while not self._reports.empty() and len(waiting) < APPLIED_AT_ONCE:
+                waiting.append(self._reports.get_nowait())
             try:
-                await self._apply(request)
+                # The writer takes them in the order in which they are begun.
+                await asyncio.gather(*(self._apply(request) for request in waiting if request is not None))
             except Problem as problem:
                 self._end(problem)
                 return
             except Exception:
                 self._end(Problem("a report could not be written"))
                 raise
+            if waiting[-1] is None:
+                self._end(_Ended())
+                return
 
     async def _take(self, request: runners_pb2.ConnectRequest) -> None:
         kind = request.WhichOneof("message")
