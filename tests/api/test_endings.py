@@ -1,6 +1,7 @@
 """Attempts that their process does not end: the server does, and nothing said afterwards counts."""
 
 import asyncio
+from typing import Any
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
@@ -51,7 +52,9 @@ async def test_an_attempt_that_its_process_lets_run_on_fails_after_timeout_and_g
 async def test_the_timeout_is_the_tasks_over_the_agents_over_an_hour(api: Api) -> None:
     own = await api.create_agent("own", configuration='{"timeout": 120.5}')
     plain = await api.create_agent("plain")
-    for agent_id, fields, seconds in ((own, {"timeout": Duration(seconds=7)}, 7), (own, {}, 120.5), (plain, {}, 3600)):
+    given: list[tuple[str, dict[str, Any], float]]
+    given = [(own, {"timeout": Duration(seconds=7)}, 7), (own, {}, 120.5), (plain, {}, 3600)]
+    for agent_id, fields, seconds in given:
         await api.create_task(agent_id, **fields)
         async with api.runner(agent_id) as runner:
             assignment = await runner.assigned()

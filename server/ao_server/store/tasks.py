@@ -77,11 +77,13 @@ async def page(
     where = _conditions(project_id, chosen)
     async with reader.connect() as connection:
         behind = await _behind(reader, connection, project_id, starting_after)
+        total = await _total(connection, project_id, chosen, where)
+        if not total:
+            return Page([], 0)
         found = await reader.rows(
             connection, rows.Task, *where, *behind, order=_TASK.id.desc(), limit=limit, offset=(page - 1) * limit
         )
         results = await _inline_results(connection, project_id, [task.id for task in found])
-        total = await _total(connection, project_id, chosen, where)
     listed = [ListedTask(task, results.get(task.id), task.id in results and results[task.id] is None) for task in found]
     return Page(listed, total)
 

@@ -517,11 +517,11 @@ class Agent(_message.Message):
     STATUS_FIELD_NUMBER: _builtins.int
     CONFIGURATION_FIELD_NUMBER: _builtins.int
     ENVIRONMENT_FIELD_NUMBER: _builtins.int
+    TASK_TYPES_FIELD_NUMBER: _builtins.int
     HEALTH_FIELD_NUMBER: _builtins.int
     METRICS_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
     UPDATED_AT_FIELD_NUMBER: _builtins.int
-    TASK_TYPES_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     name: _builtins.str
     type: _builtins.str
@@ -529,6 +529,10 @@ class Agent(_message.Message):
     configuration: _builtins.str
     """As sent, "{}" when none was."""
     environment: _builtins.str
+    @_builtins.property
+    def task_types(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskType]:
+        """What its connected processes can run, by name."""
+
     @_builtins.property
     def health(self) -> Global___AgentHealth: ...
     @_builtins.property
@@ -539,10 +543,6 @@ class Agent(_message.Message):
     def updated_at(self) -> _timestamp_pb2.Timestamp:
         """Last change of the record or of its status."""
 
-    @_builtins.property
-    def task_types(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskType]:
-        """What its connected processes can run, by name."""
-
     def __init__(
         self,
         *,
@@ -552,11 +552,11 @@ class Agent(_message.Message):
         status: Global___AgentStatus.ValueType = ...,
         configuration: _builtins.str = ...,
         environment: _builtins.str | None = ...,
+        task_types: _abc.Iterable[Global___TaskType] | None = ...,
         health: Global___AgentHealth | None = ...,
         metrics: Global___AgentMetrics | None = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
         updated_at: _timestamp_pb2.Timestamp | None = ...,
-        task_types: _abc.Iterable[Global___TaskType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_environment", b"_environment", "created_at", b"created_at", "environment", b"environment", "health", b"health", "metrics", b"metrics", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...

@@ -796,34 +796,36 @@ class Task(_message.Message):
 
     ID_FIELD_NUMBER: _builtins.int
     AGENT_ID_FIELD_NUMBER: _builtins.int
+    AGENT_TYPE_FIELD_NUMBER: _builtins.int
     TYPE_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
     PROGRESS_FIELD_NUMBER: _builtins.int
     PROGRESS_MESSAGE_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
+    FAILURES_FIELD_NUMBER: _builtins.int
+    SCHEDULE_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
+    RETRY_FIELD_NUMBER: _builtins.int
+    RETRY_OF_FIELD_NUMBER: _builtins.int
     PAYLOAD_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
     RESULT_OMITTED_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
+    READY_AT_FIELD_NUMBER: _builtins.int
     STARTED_AT_FIELD_NUMBER: _builtins.int
     COMPLETED_AT_FIELD_NUMBER: _builtins.int
     DURATION_FIELD_NUMBER: _builtins.int
     ESTIMATED_COMPLETION_FIELD_NUMBER: _builtins.int
-    LOGS_FIELD_NUMBER: _builtins.int
-    AGENT_TYPE_FIELD_NUMBER: _builtins.int
-    LABELS_FIELD_NUMBER: _builtins.int
-    TIMEOUT_FIELD_NUMBER: _builtins.int
-    RETRY_FIELD_NUMBER: _builtins.int
-    SCHEDULE_FIELD_NUMBER: _builtins.int
-    READY_AT_FIELD_NUMBER: _builtins.int
-    RETRY_OF_FIELD_NUMBER: _builtins.int
     CANCEL_REQUESTED_AT_FIELD_NUMBER: _builtins.int
-    FAILURES_FIELD_NUMBER: _builtins.int
+    LOGS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     agent_id: _builtins.str
     """The agent that runs it, or is to run it; absent while any agent of `agent_type` may take it."""
+    agent_type: _builtins.str
+    """Type of the agent that runs it, or is to run it."""
     type: _builtins.str
     status: Global___TaskStatus.ValueType
     priority: _common_pb2.Priority.ValueType
@@ -835,24 +837,40 @@ class Task(_message.Message):
     """Number of the current or last attempt, from 1; 0 before the first. It is the fencing token: reports of any other
     attempt are refused.
     """
+    failures: _builtins.int
+    """Attempts that failed, including the last."""
+    retry_of: _builtins.str
+    """The task that this one was made from by RetryTask."""
     payload: _builtins.str
     """As sent."""
     result: _builtins.str
     """What the agent returned, once completed. Among others, a result above 16 KiB is left out."""
     result_omitted: _builtins.bool
     """True where the result was left out for its size; GetTask has it."""
-    agent_type: _builtins.str
-    """Type of the agent that runs it, or is to run it."""
-    retry_of: _builtins.str
-    """The task that this one was made from by RetryTask."""
-    failures: _builtins.int
-    """Attempts that failed, including the last."""
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    @_builtins.property
+    def schedule(self) -> Global___Schedule:
+        """`immediate`, or `delayed` with the time that it waits for."""
+
+    @_builtins.property
+    def timeout(self) -> _duration_pb2.Duration:
+        """Of one attempt, as sent; absent: the agent's."""
+
+    @_builtins.property
+    def retry(self) -> Global___RetryPolicy:
+        """As sent."""
+
     @_builtins.property
     def error(self) -> Global___TaskError:
         """Why it failed or was cancelled."""
 
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def ready_at(self) -> _timestamp_pb2.Timestamp:
+        """While pending: the time before which it is not given out, by its schedule or by the backoff of a retry."""
+
     @_builtins.property
     def started_at(self) -> _timestamp_pb2.Timestamp:
         """Start of the current or last attempt."""
@@ -868,61 +886,43 @@ class Task(_message.Message):
         """Start plus elapsed x 100 / progress, as of the last progress report; only while running."""
 
     @_builtins.property
-    def logs(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.LogLine]:
-        """The last 100 log lines, oldest first."""
-
-    @_builtins.property
-    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
-    @_builtins.property
-    def timeout(self) -> _duration_pb2.Duration:
-        """Of one attempt, as sent; absent: the agent's."""
-
-    @_builtins.property
-    def retry(self) -> Global___RetryPolicy:
-        """As sent."""
-
-    @_builtins.property
-    def schedule(self) -> Global___Schedule:
-        """`immediate`, or `delayed` with the time that it waits for."""
-
-    @_builtins.property
-    def ready_at(self) -> _timestamp_pb2.Timestamp:
-        """While pending: the time before which it is not given out, by its schedule or by the backoff of a retry."""
-
-    @_builtins.property
     def cancel_requested_at(self) -> _timestamp_pb2.Timestamp:
         """When it was asked to stop; the attempt may still run."""
+
+    @_builtins.property
+    def logs(self) -> _containers.RepeatedCompositeFieldContainer[_common_pb2.LogLine]:
+        """The last 100 log lines, oldest first."""
 
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
         agent_id: _builtins.str | None = ...,
+        agent_type: _builtins.str = ...,
         type: _builtins.str = ...,
         status: Global___TaskStatus.ValueType = ...,
         priority: _common_pb2.Priority.ValueType = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         progress: _builtins.float = ...,
         progress_message: _builtins.str | None = ...,
         attempt: _builtins.int = ...,
+        failures: _builtins.int = ...,
+        schedule: Global___Schedule | None = ...,
+        timeout: _duration_pb2.Duration | None = ...,
+        retry: Global___RetryPolicy | None = ...,
+        retry_of: _builtins.str | None = ...,
         payload: _builtins.str | None = ...,
         result: _builtins.str | None = ...,
         result_omitted: _builtins.bool | None = ...,
         error: Global___TaskError | None = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
+        ready_at: _timestamp_pb2.Timestamp | None = ...,
         started_at: _timestamp_pb2.Timestamp | None = ...,
         completed_at: _timestamp_pb2.Timestamp | None = ...,
         duration: _duration_pb2.Duration | None = ...,
         estimated_completion: _timestamp_pb2.Timestamp | None = ...,
-        logs: _abc.Iterable[_common_pb2.LogLine] | None = ...,
-        agent_type: _builtins.str = ...,
-        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
-        timeout: _duration_pb2.Duration | None = ...,
-        retry: Global___RetryPolicy | None = ...,
-        schedule: Global___Schedule | None = ...,
-        ready_at: _timestamp_pb2.Timestamp | None = ...,
-        retry_of: _builtins.str | None = ...,
         cancel_requested_at: _timestamp_pb2.Timestamp | None = ...,
-        failures: _builtins.int = ...,
+        logs: _abc.Iterable[_common_pb2.LogLine] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id", "_payload", b"_payload", "_progress_message", b"_progress_message", "_result", b"_result", "_result_omitted", b"_result_omitted", "_retry_of", b"_retry_of", "agent_id", b"agent_id", "cancel_requested_at", b"cancel_requested_at", "completed_at", b"completed_at", "created_at", b"created_at", "duration", b"duration", "error", b"error", "estimated_completion", b"estimated_completion", "payload", b"payload", "progress_message", b"progress_message", "ready_at", b"ready_at", "result", b"result", "result_omitted", b"result_omitted", "retry", b"retry", "retry_of", b"retry_of", "schedule", b"schedule", "started_at", b"started_at", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
