@@ -114,7 +114,7 @@ async def serving(settings: Settings, stop: asyncio.Event) -> AsyncGenerator[Ser
             database,
             clock.now,
             follow_ups=dispatcher.claims,
-            observe=_each(registry.observe, releases.observe),
+            observe=_each(registry.observe, releases.observe, dispatcher.observe),
             publish=_each(feed.publish, waits.publish),
             on_death=die,
         )

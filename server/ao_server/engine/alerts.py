@@ -15,7 +15,7 @@ from ao_server.engine.clock import Clock
 from ao_server.engine.feed import Feed
 from ao_server.errors import DeadlineExceeded, Unavailable
 from ao_server.store import rows
-from ao_server.store.changes import Changes, Operation
+from ao_server.store.changes import Changes, Found, Key, Operation
 from ao_server.store.writer import Writer
 
 log = structlog.get_logger("ao_server.engine.alerts")
@@ -62,12 +62,15 @@ class Alerts:
             await asyncio.sleep(LOOK_SECONDS)
 
     async def _cannot_write(self, writer: Writer) -> bool:
-        """A transaction that changes nothing shows it, also when nobody else writes."""
+        """A transaction that changes nothing shows a locked store, also when nobody else writes; it takes one that
+        writes to see whether a full disk has room again.
+        """
+        probe: Operation[None] = Operation(lambda found, now: Changes(None))
         try:
-            await writer.submit(Operation(lambda found, now: Changes(None)))
+            await writer.submit(probe if writer.is_healthy else _touch(self._feed.projects[0]))
         except (Unavailable, DeadlineExceeded):
             return True
-        return False
+        return not writer.is_healthy
 
     async def _look(self, condition: _Condition, holds: bool) -> None:
         now = self._clock.now()
@@ -92,3 +95,13 @@ class Alerts:
             log.warning("alerts_postponed", reason=problem.message)
         else:
             self._waiting = self._waiting[len(events) :]
+
+
+def _touch(project_id: str) -> Operation[None]:
+    """Writes a row as it is."""
+
+    def decide(found: Found, now: int) -> Changes[None]:
+        feed = found.get(rows.Feed, project_id)
+        return Changes(None, rows=[] if feed is None else [rows.copy_of(feed)])
+
+    return Operation(decide, keys=[Key(rows.Feed, (project_id,))])

@@ -32,6 +32,8 @@ class _Group:
 
     agent: rows.Agent
     types: frozenset[str] | None
+    # All that the agent has; those of this group are among them.
+    everybody: dict[Instance, Room]
     rooms: dict[Instance, Room] = field(default_factory=dict[Instance, Room])
     # Whether more may be found for it in this transaction.
     again: bool = True
@@ -58,6 +60,8 @@ class Dispatcher:
         self._monotonic = monotonic
         # Agents whose slots have changed otherwise than by a task's end.
         self._look: set[AgentKey] = set()
+        # Agents that the present transaction looks at; those of one that did not commit are looked at again.
+        self._looked_at: set[AgentKey] = set()
         # Queues that are known to hold nothing claimable.
         self._empty: set[Queue] = set()
         self._claims: Counter[AgentKey] = Counter()
@@ -75,8 +79,8 @@ class Dispatcher:
         """Rounds of claims for one transaction. Processes of an agent that run the same types are served together."""
         wakes = Wakes.of(batch.changes)
         self._empty -= wakes.filled
-        agents = wakes.agents | self._look | self._takers(wakes)
-        self._look = set()
+        agents = wakes.agents | self._look | self._looked_at | self._takers(wakes)
+        self._look, self._looked_at = set(), agents
         rounds = [groups for agent in agents if (groups := self._groups(agent, wakes))]
         while rounds:
             yield [self._claim(groups[0], wakes) for groups in rounds]
@@ -84,6 +88,10 @@ class Dispatcher:
                 if not groups[0].again:
                     groups.pop(0)
             rounds = [groups for groups in rounds if groups]
+
+    def observe(self, changes: object) -> None:
+        """The transaction was committed."""
+        self._looked_at = set()
 
     def _takers(self, wakes: Wakes) -> set[AgentKey]:
         """Agents that may take what has come into the queues of their types: as many as needed, the emptiest first."""
@@ -113,7 +121,7 @@ class Dispatcher:
             return []
         groups: dict[frozenset[str] | None, _Group] = {}
         for instance, room in rooms.items():
-            groups.setdefault(room.types, _Group(agent, room.types)).rooms[instance] = room
+            groups.setdefault(room.types, _Group(agent, room.types, rooms)).rooms[instance] = room
         return [group for group in groups.values() if group.free]
 
     def _claim(self, group: _Group, wakes: Wakes) -> Operation[_Claimed]:
@@ -132,6 +140,9 @@ class Dispatcher:
             waiting = {task.id: (task, payload) for task, payload in found.selected if _is_claimable(task)}
             changes = Changes(_Claimed([], []))
             order = placement.in_turn([task for task, _ in waiting.values()], claims)
+            if placement.of_agent(agent, list(group.everybody.values())) is not None:
+                # Another group of the agent has taken what it may take.
+                order = ()
             for task, room in placement.place(agent, order, list(group.rooms.values())):
                 _, payload = waiting.pop(task.id)
                 instance = owners[id(room)]

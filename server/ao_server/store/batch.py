@@ -98,6 +98,11 @@ class Batch:
         for key, before in self._before.items():
             yield Change(before, self._known[key])
 
+    @property
+    def writes(self) -> bool:
+        """Whether there is anything to write: what only looked proves nothing of the disk."""
+        return bool(self._before or self._increments or self._deletions or self.events)
+
     def finish(self) -> None:
         """Writes the counters, takes out what is old, then adds the events, numbered under the lock of their feed."""
         self._flush_increments()

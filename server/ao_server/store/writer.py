@@ -44,6 +44,7 @@ class _Waiting:
 class _Committed:
     answers: list[tuple[_Waiting, Any]]
     events: list[rows.Event]
+    has_written: bool
 
 
 class Writer:
@@ -101,7 +102,7 @@ class Writer:
 
     @property
     def is_healthy(self) -> bool:
-        """Whether the last transaction could be written."""
+        """Whether the last transaction that had something to write could be written."""
         return self._dead is None and not self._away
 
     async def stop(self) -> None:
@@ -145,7 +146,7 @@ class Writer:
         """Commits the batch; if an unexpected error stops it, each of its operations alone, so that one fails alone."""
         try:
             committed = self._commit(batch)
-            self._away = False
+            self._away = self._away and not committed.has_written
             self._loop.call_soon_threadsafe(self._answer, committed)
         except CannotStart:
             self._fail(batch, Unavailable("the store cannot be written now"))
@@ -189,7 +190,7 @@ class Writer:
             if each.operation.committed is not None and not isinstance(answer, Problem):
                 each.operation.committed(answer)
         self._observe(list(batch.changes))
-        return _Committed(answers, batch.events)
+        return _Committed(answers, batch.events, batch.writes)
 
     def _connect(self) -> Connection:
         if self._connection is None or self._connection.invalidated:
