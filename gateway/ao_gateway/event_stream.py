@@ -48,7 +48,7 @@ class Outlet(Protocol):
         ...
 
     def begin_stream(self) -> None:
-        """Prepares for an answer without end."""
+        """Prepares for an answer without end: the last one of its connection."""
         ...
 
     def abort(self) -> None:
@@ -121,7 +121,8 @@ class EventStream:
     async def _begin(self, cursor: str) -> None:
         """Sends the headers and where the stream begins. ClientGone when what was asked for before is in the way."""
         self._request.is_answered = True
-        self._outlet.begin_stream()
+        if not self._request.is_head:
+            self._outlet.begin_stream()
         try:
             async with asyncio.timeout(STALLED_SECONDS):
                 await self._send({"type": "http.response.start", "status": 200, "headers": self._headers()})

@@ -184,6 +184,18 @@ async def test_a_client_that_leaves_ends_its_call_at_the_server(client: httpx2.A
         await soon(running.upstream.until_watched(0))
 
 
+async def test_a_client_that_has_asked_for_more_is_seen_leaving_too(running: Running) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+    head = b" HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ao_live_one\r\n\r\n"
+    writer.write(b"GET /v1/events" + head + b"GET /v1/agents/x" + head + b"GET /v1/agents")
+    await soon(reader.readuntil(b"retry:"))
+    await soon(running.upstream.until_watched(1))
+    writer.write(b"x" * 1_000_000)
+    await writer.drain()
+    writer.close()
+    await soon(running.upstream.until_watched(0))
+
+
 async def test_a_quiet_stream_says_that_it_lives(
     client: httpx2.AsyncClient, running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
