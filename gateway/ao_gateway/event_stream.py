@@ -24,7 +24,7 @@ log: Any = structlog.get_logger("ao_gateway.event_stream")
 
 OUTLET: Final = "agent_orchestration.outlet"
 # Of events that readers have yet to take, in all streams; beyond it the reader that is most behind is cut off.
-MAX_HELD_BYTES: Final = 64 * 1024 * 1024
+MAX_HELD_BYTES: Final = 32 * 1024 * 1024
 # What is written at once.
 PIECE_BYTES: Final = 64 * 1024
 FIRST_ANSWER_SECONDS: Final = 10.0
@@ -85,6 +85,8 @@ class EventStream:
         """Ends it: with a last event, or at once when nothing more can be said to the reader."""
         if not self._ended.done():
             self._ended.set_result(reason)
+        if not self._request.is_answered:
+            self._call.cancel()
 
     async def serve(self) -> None:
         """Streams until either side ends it. Refusal while the answer has not begun."""
@@ -114,6 +116,11 @@ class EventStream:
             raise unavailable("The server did not answer in time") from None
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error) from None
+        except asyncio.CancelledError:
+            reason = self._ended.result() if self._ended.done() else None
+            if reason is None:
+                raise
+            raise reason from None
         if first is grpc.aio.EOF:
             raise unavailable("The server ended the stream")
         return first
