@@ -23,7 +23,7 @@ from ao_gateway.rest import Request
 log: Any = structlog.get_logger("ao_gateway.event_stream")
 
 OUTLET: Final = "agent_orchestration.outlet"
-# Of events that readers have yet to take, in all streams; beyond it the reader that is most behind is cut off.
+# Of events that readers have yet to take, in all streams; beyond it the reader that takes longest is cut off.
 MAX_HELD_BYTES: Final = 32 * 1024 * 1024
 # What is written at once.
 PIECE_BYTES: Final = 64 * 1024
@@ -189,7 +189,6 @@ class EventStream:
         self._is_writing = True
         await self._send({"type": "http.response.body", "body": text, "more_body": True})
         self._is_writing = False
-        self._held.some_taken(self)
         self._written += len(text) + len(f"{len(text):x}") + _CHUNK_BYTES
         self._cursor = cursor
 
@@ -239,13 +238,13 @@ class Held:
     """What all streams hold of events that their readers have yet to take."""
 
     def __init__(self) -> None:
-        # In the order in which their readers last took something.
+        # In the order in which they began to wait for their readers.
         self._sizes: dict[EventStream, int] = {}
         self._bytes = 0
 
     @contextmanager
     def until_taken(self, stream: EventStream, size: int) -> Generator[None]:
-        """Counts what a stream holds. Beyond the bound, the reader that has taken nothing for longest is cut off."""
+        """Counts what a stream holds. Beyond the bound, whoever has held for longest is cut off, and can resume."""
         self._sizes[stream] = size
         self._bytes += size
         if self._bytes > MAX_HELD_BYTES:
@@ -257,8 +256,3 @@ class Held:
         finally:
             del self._sizes[stream]
             self._bytes -= size
-
-    def some_taken(self, stream: EventStream) -> None:
-        """The stream's reader goes on."""
-        if stream in self._sizes:
-            self._sizes[stream] = self._sizes.pop(stream)

@@ -167,7 +167,6 @@ class HttpProtocol(HttpToolsProtocol):
         self._is_streaming = True
         self._stop_timer()
         self._unanswered[0].keep_alive = False
-        self.flow.resume_reading()
         connection: socket.socket | None = self.transport.get_extra_info("socket")
         if connection is not None:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BUFFER_BYTES)

@@ -291,9 +291,24 @@ async def test_odd_headers_never_fail_inside(running: Running) -> None:
             assert re.search(rb"x-request-id: [!-~]{1,128}\r\n", answer)
 
 
-async def test_what_is_deleted_has_no_body_and_what_is_put_has_one(
-    client: httpx2.AsyncClient, running: Running
-) -> None:
+@pytest.mark.parametrize(
+    ("framing", "status"),
+    [
+        (b"Content-Length: " + b"0" * 5000 + b"2\r\n\r\n{}", 201),
+        (b"Content-Length: " + b"9" * 30 + b"\r\n\r\n", 400),
+        (b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}", 400),
+        (b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n", 400),
+        (b"Transfer-Encoding: gzip, chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n", 415),
+        (b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
+    ],
+)
+async def test_how_a_body_is_framed(running: Running, framing: bytes, status: int) -> None:
+    head = b"POST /v1/agents HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n"
+    answer = await talk(running, head + AUTHORIZATION + framing)
+    assert answer.startswith(b"HTTP/1.1 %d " % status)
+
+
+async def test_a_deletion_has_no_body_and_an_update_has(client: httpx2.AsyncClient, running: Running) -> None:
     for content in (b"", b"\xff not json", b"x" * 5_000_000):
         response = await client.request("DELETE", "/agents/agent_1", content=content)
         assert (response.status_code, response.json().keys()) == (200, {"message"})

@@ -274,13 +274,15 @@ async def test_an_alert_without_a_cursor_comes_at_once_to_whom_it_concerns(runni
 
 async def test_an_alert_comes_once_also_while_a_subscription_catches_up(running: Running) -> None:
     for _ in range(100):
-        running.upstream.publish(size=50_000)
+        event = events_pb2.Event(type=events_pb2.EVENT_TYPE_TASK_COMPLETED)
+        event.task.progress_message = "x" * 50_000
+        running.upstream.add(event)
     async with opened(running, max_queue=1) as client:
-        await subscribe(client, {"type": "subscribe", "channel": "system_events"})
-        await subscribe(client, TASK_EVENTS | {"after": running.upstream.cursor(0)})
-        heard = await client.hear(1)
+        system = {"type": "subscribe", "channel": "system_events", "after": running.upstream.cursor(0)}
+        assert (await subscribe(client, system))["type"] == "subscribed"
         running.upstream.alert()
-        last = running.upstream.publish()
+        last = running.upstream.add(events_pb2.Event(type=events_pb2.EVENT_TYPE_TASK_COMPLETED))
+        heard = await client.hear(1)
         while heard[-1].get("cursor") != last:
             heard += await client.hear(1)
         assert [each["type"] for each in heard].count("system_alert") == 1
