@@ -42,7 +42,7 @@ class Gateway:
         self._access = Access(self._upstream, self.relay.connected)
         self._sockets = Sockets(self._access, self._feeds)
         self._unary = Unary(self.relay)
-        self._streams = EventStreams(self._upstream)
+        self._streams = EventStreams(self._upstream, self.relay.connected)
         self.relay.on_lost(self._feeds.reconnect)
         self.relay.on_lost(self._streams.server_lost)
         self.application = Starlette(routes=[WebSocketRoute(SOCKET_PATH, self._sockets)], lifespan=self._lifespan)

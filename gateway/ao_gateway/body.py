@@ -28,11 +28,14 @@ class BodyReader:
         content_type = b""
         for name, value in headers:
             if name == b"content-length":
-                expected = int(value) if value.isdigit() else 0
+                # The parser has checked that it is a number. Zeros in front may be many.
+                expected = int(value.lstrip(b"0") or b"0")
             elif name == b"content-type":
                 content_type = value
             elif name == b"content-encoding":
                 raise Refusal(415, "unsupported_media_type", "Content-Encoding is not supported")
+            elif name == b"transfer-encoding" and value.lower() != b"chunked":
+                raise Refusal(415, "unsupported_media_type", "No other Transfer-Encoding than chunked is supported")
         if expected > MAX_BYTES:
             raise _too_large()
         body = await self._collect(receive)

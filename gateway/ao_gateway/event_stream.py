@@ -23,8 +23,8 @@ from ao_gateway.rest import Request
 log: Any = structlog.get_logger("ao_gateway.event_stream")
 
 OUTLET: Final = "agent_orchestration.outlet"
-# Of events that readers have yet to take, in all streams; beyond it the reader that is most behind is cut off.
-MAX_HELD_BYTES: Final = 64 * 1024 * 1024
+# Of events that readers have yet to take, in all streams; beyond it the reader that takes longest is cut off.
+MAX_HELD_BYTES: Final = 32 * 1024 * 1024
 # What is written at once.
 PIECE_BYTES: Final = 64 * 1024
 FIRST_ANSWER_SECONDS: Final = 10.0
@@ -48,7 +48,7 @@ class Outlet(Protocol):
         ...
 
     def begin_stream(self) -> None:
-        """Prepares for an answer without end."""
+        """Prepares for an answer without end: the last one of its connection."""
         ...
 
     def abort(self) -> None:
@@ -85,6 +85,8 @@ class EventStream:
         """Ends it: with a last event, or at once when nothing more can be said to the reader."""
         if not self._ended.done():
             self._ended.set_result(reason)
+        if not self._request.is_answered:
+            self._call.cancel()
 
     async def serve(self) -> None:
         """Streams until either side ends it. Refusal while the answer has not begun."""
@@ -114,6 +116,11 @@ class EventStream:
             raise unavailable("The server did not answer in time") from None
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error(error) from None
+        except asyncio.CancelledError:
+            reason = self._ended.result() if self._ended.done() else None
+            if reason is None:
+                raise
+            raise reason from None
         if first is grpc.aio.EOF:
             raise unavailable("The server ended the stream")
         return first
@@ -121,7 +128,8 @@ class EventStream:
     async def _begin(self, cursor: str) -> None:
         """Sends the headers and where the stream begins. ClientGone when what was asked for before is in the way."""
         self._request.is_answered = True
-        self._outlet.begin_stream()
+        if not self._request.is_head:
+            self._outlet.begin_stream()
         try:
             async with asyncio.timeout(STALLED_SECONDS):
                 await self._send({"type": "http.response.start", "status": 200, "headers": self._headers()})
@@ -181,7 +189,6 @@ class EventStream:
         self._is_writing = True
         await self._send({"type": "http.response.body", "body": text, "more_body": True})
         self._is_writing = False
-        self._held.some_taken(self)
         self._written += len(text) + len(f"{len(text):x}") + _CHUNK_BYTES
         self._cursor = cursor
 
@@ -231,13 +238,13 @@ class Held:
     """What all streams hold of events that their readers have yet to take."""
 
     def __init__(self) -> None:
-        # In the order in which their readers last took something.
+        # In the order in which they began to wait for their readers.
         self._sizes: dict[EventStream, int] = {}
         self._bytes = 0
 
     @contextmanager
     def until_taken(self, stream: EventStream, size: int) -> Generator[None]:
-        """Counts what a stream holds. Beyond the bound, the reader that has taken nothing for longest is cut off."""
+        """Counts what a stream holds. Beyond the bound, whoever has held for longest is cut off, and can resume."""
         self._sizes[stream] = size
         self._bytes += size
         if self._bytes > MAX_HELD_BYTES:
@@ -249,8 +256,3 @@ class Held:
         finally:
             del self._sizes[stream]
             self._bytes -= size
-
-    def some_taken(self, stream: EventStream) -> None:
-        """The stream's reader goes on."""
-        if stream in self._sizes:
-            self._sizes[stream] = self._sizes.pop(stream)

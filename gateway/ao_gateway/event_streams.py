@@ -3,6 +3,7 @@
 Each stream is a call of its own under the user's credential, outside the relay.
 """
 
+import asyncio
 from functools import partial
 from typing import Final
 
@@ -20,10 +21,11 @@ _LAST_EVENT_ID: Final = b"last-event-id"
 
 
 class EventStreams:
-    """Serves streams of events, and knows all that are open."""
+    """Serves streams of events, and knows all that are open. `connected` is set while the server answers."""
 
-    def __init__(self, upstream: Upstream) -> None:
+    def __init__(self, upstream: Upstream, connected: asyncio.Event) -> None:
         self._upstream = upstream
+        self._connected = connected
         self._open: set[EventStream] = set()
         self._held = Held()
         self._is_stopping = False
@@ -64,6 +66,8 @@ class EventStreams:
             message.after = resumed
         if self._is_stopping:
             raise unavailable(STOPPING)
+        if not self._connected.is_set():
+            raise unavailable("The server cannot be reached")
         if len(self._open) >= MAX_STREAMS:
             raise unavailable("Too many streams are open")
         metadata = (("authorization", f"Bearer {request.credential}"), ("x-request-id", request.id))

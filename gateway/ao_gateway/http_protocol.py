@@ -1,16 +1,17 @@
 """uvicorn's HTTP protocol with the limits that it lacks, and with answers that a client can read.
 
 Headers have a size and a time; a body that is refused early is read away for a while, so that the answer is not lost to
-a reset; an `Upgrade` that is not to WebSocket is ignored, as HTTP says.
+a reset; an `Upgrade` that is not to WebSocket, or not at its path, is ignored, as HTTP says.
 """
 
 import asyncio
 import socket
 from asyncio import TimerHandle
+from collections import deque
 from typing import Any, Final
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from ao_gateway import errors, request_ids
 from ao_gateway.errors import Refusal
@@ -47,18 +48,25 @@ class HttpProtocol(HttpToolsProtocol):
         self._is_refused = False
         self._has_body_bytes = False
         self._extensions: Any = {OUTLET: self}
+        # The requests without a whole answer, in order; those behind the first wait for it.
+        self._unanswered: deque[RequestResponseCycle] = deque()
+        self._is_streaming = False
         self._start_timer(HEAD_SECONDS, self._head_too_late)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stops all waiting."""
         self._stop_timer()
         super().connection_lost(exc)
+        for cycle in self._unanswered:
+            # uvicorn tells the last one alone.
+            cycle.disconnected = True
+            cycle.message_event.set()
 
     def data_received(self, data: bytes) -> None:
         """Parses what came, or reads it away when the request is refused already."""
         if self._discarded is not None and not self._count_discarded(data):
             return
-        if self._is_refused:
+        if self._is_refused or self._is_streaming:
             return
         self._unset_keepalive_if_required()
         try:
@@ -95,7 +103,10 @@ class HttpProtocol(HttpToolsProtocol):
         self._ignores_upgrade = self.parser.should_upgrade() and not is_connect and not self._should_upgrade()
         if self._ignores_upgrade:
             return
+        last = self.cycle
         super().on_headers_complete()
+        if self.cycle is not last:
+            self._unanswered.append(self.cycle)
         if not self.parser.should_upgrade() and not self.cycle.keep_alive and self._has_body():
             # Closed by us once the body is here, or has been waited for.
             self.cycle.keep_alive = True
@@ -121,6 +132,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """The answer is out; the rest of a body that nobody wants is read away."""
+        self._unanswered.popleft()
         super().on_response_complete()
         if self.transport.is_closing():
             self._cut_when_stalled()
@@ -148,7 +160,13 @@ class HttpProtocol(HttpToolsProtocol):
         return self.transport.get_write_buffer_size()
 
     def begin_stream(self) -> None:
-        """Bounds what the kernel holds for an answer without end."""
+        """Makes the answer that begins now the last: what the client still sends is read, to see it leave, and dropped.
+
+        It also bounds what the kernel holds.
+        """
+        self._is_streaming = True
+        self._stop_timer()
+        self._unanswered[0].keep_alive = False
         connection: socket.socket | None = self.transport.get_extra_info("socket")
         if connection is not None:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BUFFER_BYTES)
@@ -179,11 +197,16 @@ class HttpProtocol(HttpToolsProtocol):
             self.parser = httptools.HttpRequestParser(self)
             self._ignores_upgrade = False
             self.data_received(b"".join([*head, b"\r\n", rest]))
+        else:
+            # CONNECT, which is refused: the connection goes on as before.
+            self.parser = httptools.HttpRequestParser(self)
+            self.data_received(rest)
+
+    def _should_upgrade(self) -> bool:
+        return super()._should_upgrade() and self.url.partition(b"?")[0] == SOCKET_PATH.encode()
 
     def _handshake_refusal(self) -> Refusal | None:
         """What is wrong with a handshake, asked here because what follows would answer in another shape."""
-        if self.url.partition(b"?")[0] != SOCKET_PATH.encode():
-            return errors.not_found()
         headers = dict(self.headers)
         if self.parser.get_method() != b"GET" or self.parser.get_http_version() != "1.1":
             return errors.malformed("A WebSocket is opened by GET over HTTP/1.1")
@@ -220,6 +243,8 @@ class HttpProtocol(HttpToolsProtocol):
         if self._is_refused or self.transport.is_closing():
             return
         self._is_refused = True
+        if self._answers_first():
+            return
         request_id = request_ids.fresh()
         body = errors.printed(refusal, request_id)
         head = [
@@ -235,6 +260,18 @@ class HttpProtocol(HttpToolsProtocol):
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self._start_timer(REFUSED_SECONDS, self.transport.close)
+
+    def _answers_first(self) -> bool:
+        """Whether requests before the refused one are still to be answered: then closing is the answer to this one."""
+        before = list(self._unanswered)
+        if before and before[-1].more_body:
+            before.pop()
+        if before:
+            before[-1].keep_alive = False
+        elif self._discarded is not None:
+            # It was answered before all of it was here.
+            self.transport.close()
+        return bool(before) or self._discarded is not None
 
     def _cut_when_stalled(self) -> None:
         """Closing waits until the peer has taken everything; this keeps it from waiting for ever."""

@@ -28,7 +28,7 @@ class Request:
     # The values of the path's parameters, in order.
     values: list[str]
     # Empty where none is asked for.
-    credential: str
+    credential: str = field(repr=False)
     # Set by what sends the answer itself, once it has begun to.
     is_answered: bool = False
 

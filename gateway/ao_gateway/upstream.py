@@ -1,4 +1,4 @@
-"""The one channel to the server, and the gateway's own credential on it."""
+"""The channels to the server, and the gateway's own credential on them."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +24,14 @@ _OPTIONS: Final = (
     ("grpc.enable_http_proxy", 0),
 )
 
+# Of streams with readers of their own. gRPC would read megabytes ahead for each, however little its reader takes.
+_PACED_OPTIONS: Final = (
+    *_OPTIONS,
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.http2.lookahead_bytes", 64 * 1024),
+    ("grpc.use_local_subchannel_pool", 1),
+)
+
 Metadata = tuple[tuple[str, str], ...]
 
 
@@ -36,6 +44,7 @@ class Upstream:
 
     def __init__(self, server: str, read_key: Callable[[], str]) -> None:
         self._channel = grpc.aio.insecure_channel(server, options=_OPTIONS)
+        self._paced_channel = grpc.aio.insecure_channel(server, options=_PACED_OPTIONS)
         self._read_key = read_key
         self.relay = RelayServiceStub(self._channel)
         self.access = AccessServiceStub(self._channel)
@@ -47,15 +56,19 @@ class Upstream:
         return authorization if project_id is None else (*authorization, (PROJECT_KEY, project_id))
 
     def open_stream(self, rpc: str, request: Message, response: type[Message], metadata: Metadata) -> Any:
-        """A call of any RPC that streams its answers, under a credential that the metadata holds."""
-        method: Any = self._channel.unary_stream(
+        """A call of any RPC that streams its answers, under a credential that the metadata holds.
+
+        It waits for the server if need be, and is read only as fast as its reader asks.
+        """
+        method: Any = self._paced_channel.unary_stream(
             rpc, request_serializer=type(request).SerializeToString, response_deserializer=response.FromString
         )
-        return method(request, metadata=metadata)
+        return method(request, metadata=metadata, wait_for_ready=True)
 
     async def close(self) -> None:
-        """Ends the channel and what is left on it."""
+        """Ends the channels and what is left on them."""
         await self._channel.close()
+        await self._paced_channel.close()
 
 
 def key_reader(key: str | None, data_dir: Path) -> Callable[[], str]:

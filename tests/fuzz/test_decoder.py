@@ -42,7 +42,7 @@ def decoded(binding: Binding, query: bytes, body: bytes, seconds: float = SMALL_
     """The message, None when it was refused as it should be."""
     began = time.thread_time()
     try:
-        message = _decoder(binding).decode(["id_1"] * len(binding.parameters), query, body)
+        message = _decoder(binding).decode(["id_1"] * len(binding.parameters), query, [], body)
     except Refusal as refusal:
         assert (refusal.status, refusal.code) == (400, "validation_error")
         assert len(refusal.details) <= MAX_SHOWN

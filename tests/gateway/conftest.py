@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -34,6 +34,15 @@ class Running:
     async def connected(self) -> None:
         async with asyncio.timeout(DEADLINE):
             await self.gateway.relay.connected.wait()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Waits for a state that nothing signals."""
+    async with asyncio.timeout(DEADLINE):
+        while True:
+            if condition():
+                return
+            await asyncio.sleep(0.005)
 
 
 @asynccontextmanager

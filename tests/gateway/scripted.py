@@ -57,6 +57,9 @@ class ScriptedServer(
         # Streams of events that are being served.
         self.open_watches = 0
         self.watches_changed = asyncio.Condition()
+        # Cleared: streams of events begin, but not with an answer.
+        self.answers_watches = asyncio.Event()
+        self.answers_watches.set()
         self.cache_seconds = 60.0
         self.feed_id = "f1"
         self.is_silent = False
@@ -186,6 +189,7 @@ class ScriptedServer(
         self.watch_requests.append(request)
         await self._count_watch(1)
         try:
+            await self.answers_watches.wait()
             async for response in self._watch(request, context):
                 yield response
         finally:

@@ -98,15 +98,15 @@ def test_everything_that_is_wrong_is_said_at_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("query", "body"),
+    ("rpc", "query", "body"),
     [
-        (b"", {f"unknown_{number}": 1 for number in range(10_000)}),
-        (b"", {"labels": {f"label_{number}": 1 for number in range(10_000)}}),
-        (b"&".join(b"unknown_%d" % number for number in range(10_000)), {}),
+        ("CreateTask", b"", {f"unknown_{number}": 1 for number in range(10_000)}),
+        ("CreateTasks", b"", {"tasks": [{"labels": {f"label_{number}": 1 for number in range(60)}}] * 1_000}),
+        ("CreateTask", b"&".join(b"unknown_%d" % number for number in range(10_000)), {}),
     ],
 )
-def test_violations_are_bounded(query: bytes, body: dict[str, Any]) -> None:
-    assert len(violations("CreateTask", query=query, body=json.dumps(body).encode())) == MAX_VIOLATIONS
+def test_violations_are_bounded(rpc: str, query: bytes, body: dict[str, Any]) -> None:
+    assert len(violations(rpc, query=query, body=json.dumps(body).encode())) == MAX_VIOLATIONS
 
 
 @pytest.mark.parametrize(

@@ -184,6 +184,42 @@ async def test_a_client_that_leaves_ends_its_call_at_the_server(client: httpx2.A
         await soon(running.upstream.until_watched(0))
 
 
+async def test_a_stream_that_does_not_begin_is_given_up_whoever_ends_it(
+    client: httpx2.AsyncClient, running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running.upstream.answers_watches.clear()
+    left = asyncio.create_task(client.get("/events"))
+    await soon(running.upstream.until_watched(1))
+    left.cancel()
+    await soon(running.upstream.until_watched(0))
+    stopped = asyncio.create_task(client.get("/events"))
+    await soon(running.upstream.until_watched(1))
+    running.gateway.stop()
+    assert (await stopped).json()["error"]["message"] == "The gateway is stopping"
+    assert (await client.get("/events")).status_code == 503
+
+
+async def test_a_server_that_does_not_begin_a_stream_in_time_is_unavailable(
+    client: httpx2.AsyncClient, running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_stream, "FIRST_ANSWER_SECONDS", 0.1)
+    running.upstream.answers_watches.clear()
+    assert (await client.get("/events")).status_code == 503
+    await soon(running.upstream.until_watched(0))
+
+
+async def test_a_client_that_has_asked_for_more_is_seen_leaving_too(running: Running) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+    head = b" HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ao_live_one\r\n\r\n"
+    writer.write(b"GET /v1/events" + head + b"GET /v1/agents/x" + head + b"GET /v1/agents")
+    await soon(reader.readuntil(b"retry:"))
+    await soon(running.upstream.until_watched(1))
+    writer.write(b"x" * 1_000_000)
+    await writer.drain()
+    writer.close()
+    await soon(running.upstream.until_watched(0))
+
+
 async def test_a_quiet_stream_says_that_it_lives(
     client: httpx2.AsyncClient, running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:

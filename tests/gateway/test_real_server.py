@@ -2,7 +2,8 @@
 
 import json
 import signal
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -117,6 +118,82 @@ def test_the_largest_payload_is_shown_again(client: httpx2.Client, agent_id: str
     assert client.get(f"/tasks/{answer.json()['data']['id']}").json()["data"]["payload"] == payload
 
 
+def test_a_repeated_create_gets_the_first_answer(client: httpx2.Client, agent_id: str) -> None:
+    body = {"agent_id": agent_id, "type": "t"}
+    key = {"Idempotency-Key": "key 1"}
+    first, again = (client.post("/tasks", json=body, headers=key) for _ in range(2))
+    in_body = client.post("/tasks", json=body | {"idempotency_key": "key 1"})
+    assert (first.status_code, first.headers.get("Idempotent-Replayed")) == (201, None)
+    for replayed in (again, in_body):
+        assert (replayed.status_code, replayed.headers["Idempotent-Replayed"]) == (201, "true")
+        assert replayed.content == first.content
+    other = client.post("/tasks", json=body | {"type": "u"}, headers=key)
+    assert (other.status_code, other.json()["error"]["code"]) == (409, "idempotency_conflict")
+    long = client.post("/tasks", json=body, headers={"Idempotency-Key": "k" * 256})
+    assert (long.status_code, long.json()["error"]["details"][0]["field"]) == (400, "idempotency_key")
+
+
+def test_a_wait_ends_when_the_task_does(client: httpx2.Client, agent_id: str) -> None:
+    task_id = create(client, agent_id)
+    assert client.get(f"/tasks/{task_id}?wait=0.05").json()["data"]["status"] == "pending"
+    assert client.get(f"/tasks/{task_id}?wait=61").json()["error"]["details"][0]["field"] == "wait"
+    with ThreadPoolExecutor(1) as pool:
+        waited = pool.submit(client.get, f"/tasks/{task_id}?wait=60")
+        assert client.post(f"/tasks/{task_id}/cancel").json()["data"]["status"] == "cancelled"
+        assert waited.result(DEADLINE).json()["data"]["status"] == "cancelled"
+
+
+def test_an_agent_is_updated_and_deleted_as_documented(client: httpx2.Client, agent_id: str) -> None:
+    changed = client.put(f"/agents/{agent_id}", json={"name": "other", "configuration": {"timeout": 600}})
+    assert changed.json()["data"]["configuration"]["timeout"] == 600
+    deleted = client.delete(f"/agents/{agent_id}").json()
+    assert deleted.keys() == {"message", "deleted_at"}
+    assert client.get(f"/agents/{agent_id}").status_code == 404
+
+
+def test_labels_find_tasks(client: httpx2.Client, agent_id: str) -> None:
+    tasks = [
+        {"agent_id": agent_id, "type": "t", "labels": {"team": "a=b", "night": ""}},
+        {"agent_id": agent_id, "type": "t", "labels": {"team": "c"}},
+    ]
+    answer = client.post("/tasks/bulk", json={"tasks": tasks})
+    assert answer.status_code == 201
+    both = [each["id"] for each in answer.json()["data"]]
+    listed = client.get("/tasks", params={"label": ["team", "team=a=b"], "agent_id": agent_id}).json()["data"]
+    assert [each["id"] for each in listed] == both[:1]
+
+
+def test_metrics_as_documented(client: httpx2.Client) -> None:
+    data = client.get("/metrics?period=1h&metric=error_rate").json()["data"]
+    assert data == {"period": "1h", "metrics": {"error_rate": []}}
+    assert client.get("/metrics").json()["data"]["metrics"].keys() == {
+        "task_completion_rate",
+        "response_time",
+        "error_rate",
+    }
+    assert client.get("/metrics?period=2h").json()["error"]["details"][0]["field"] == "period"
+
+
+def test_a_stream_of_events_is_that_of_a_socket_and_resumes(
+    plane: ControlPlane, client: httpx2.Client, agent_id: str
+) -> None:
+    with opened(plane) as socket, events(client, f"channel=agent_events&agent_id={agent_id}") as stream:
+        say(socket, {"type": "subscribe", "channel": "agent_events", "agent_id": agent_id})
+        since = hear(socket)["cursor"]
+        created = [create(client, agent_id) for _ in range(5)]
+        streamed = [next(stream) for _ in created]
+        assert [data["payload"]["id"] for _, data in streamed] == created
+        assert [data for _, data in streamed] == [hear(socket) for _ in created]
+    with events(client, f"channel=task_events&task_id={created[1]}", {"Last-Event-ID": since}) as stream:
+        cursor, data = next(stream)
+        assert (cursor, data["payload"]["id"], data["channel"]) == (streamed[1][0], created[1], "task_events")
+    for query, code in (("after=nonsense", "cursor_invalid"), (f"after={since[:-12]}{'f' * 12}", "cursor_ahead")):
+        refused = client.get(f"/events?{query}")
+        assert (refused.status_code, refused.json()["error"]["code"]) == (400, code)
+    for query in ("channel=task_events&agent_id=x", "agent_id=x"):
+        assert client.get(f"/events?{query}").json()["error"]["details"][0]["field"] == "agent_id"
+
+
 @pytest.fixture
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Generator[ControlPlane]:
     """A control plane to break."""
@@ -159,6 +236,25 @@ def opened(plane: ControlPlane) -> Generator[ClientConnection]:
     with connect(f"ws://127.0.0.1:{plane.port}/v1/ws", additional_headers=headers, proxy=None) as socket:
         assert hear(socket) == {"type": "authenticated"}
         yield socket
+
+
+@contextmanager
+def events(
+    client: httpx2.Client, query: str, headers: dict[str, str] | None = None
+) -> Generator[Iterator[tuple[str, dict[str, Any]]]]:
+    """The cursors and the data of a stream's events."""
+
+    def read() -> Iterator[tuple[str, dict[str, Any]]]:
+        cursor = ""
+        for line in response.iter_lines():
+            cursor = line.removeprefix("id: ") if line.startswith("id: ") else cursor
+            if line.startswith("data: "):
+                yield cursor, json.loads(line.removeprefix("data: "))
+
+    with client.stream("GET", f"/events?{query}", headers=headers) as response:
+        assert response.status_code == 200
+        lines = read()
+        yield lines
 
 
 def say(socket: ClientConnection, message: dict[str, Any]) -> None:

@@ -11,10 +11,12 @@ from google.rpc import status_pb2
 from agent_orchestration.v1 import relay_pb2
 from ao_gateway import in_flight
 from ao_gateway import relay as relay_module
+from ao_gateway import server as server_module
 from ao_gateway.errors import Refusal
 from ao_gateway.relay import Relay
+from ao_gateway.server import DRAIN_SECONDS
 from ao_gateway.upstream import NoCredential, Upstream
-from tests.gateway.conftest import DEADLINE, Running, serving
+from tests.gateway.conftest import DEADLINE, Running, serving, until
 from tests.gateway.scripted import GATEWAY_KEY, ScriptedServer, an_agent
 
 METHOD = "/agent_orchestration.v1.AgentService/GetAgent"
@@ -36,8 +38,15 @@ async def relaying(upstream: ScriptedServer) -> AsyncGenerator[Relay]:
         await channel.close()
 
 
-async def call(relay: Relay, *, is_read: bool = True, timeout: float = DEADLINE, message: bytes = b"") -> bytes:
-    return await relay.call(METHOD, message, METADATA, timeout=timeout, is_read=is_read)
+async def call(
+    relay: Relay,
+    *,
+    is_read: bool = True,
+    is_waiting: bool = False,
+    timeout: float = DEADLINE,
+    message: bytes = b"",
+) -> bytes:
+    return await relay.call(METHOD, message, METADATA, timeout=timeout, is_read=is_read, is_waiting=is_waiting)
 
 
 class Gate:
@@ -74,6 +83,24 @@ async def test_beyond_the_bound_calls_are_refused_at_once(
         gate.open.set()
         await asyncio.gather(*held)
         await call(relay)
+
+
+async def test_calls_that_wait_have_a_bound_of_their_own(
+    upstream: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(in_flight, "MAX_CALLS", 1)
+    monkeypatch.setattr(in_flight, "MAX_WAITING", 2)
+    gate = Gate(upstream)
+    async with relaying(upstream) as relay:
+        waiting = [asyncio.create_task(call(relay, is_waiting=True)) for _ in range(2)]
+        await gate.seen.get()
+        with pytest.raises(Refusal, match="unavailable"):
+            await call(relay, is_waiting=True)
+        other = asyncio.create_task(call(relay))
+        await gate.seen.get()
+        gate.open.set()
+        await asyncio.gather(*waiting, other)
+        await call(relay, is_waiting=True)
 
 
 async def test_the_bytes_in_flight_are_bounded_too(upstream: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,6 +173,72 @@ async def test_without_a_server_everything_is_503_until_it_comes() -> None:
         await running.connected()
         assert (await client.get("/agents/x")).status_code == 200
         await upstream.stop()
+
+
+async def test_a_call_that_waits_has_its_time_on_top(running: Running, client: httpx2.AsyncClient) -> None:
+    assert (await client.get("/tasks/x?wait=0.5")).status_code == 200
+    assert (await client.get("/tasks/x?wait=1000")).status_code == 200
+    assert (await client.get("/tasks/x?wait=-5")).status_code == 200
+    timeouts = [each.timeout.ToMicroseconds() / 1e6 for each in running.upstream.calls]
+    assert timeouts == [pytest.approx(limit, abs=0.4) for limit in (30.5, 90, 30)]
+    (refusal,) = (await client.get("/tasks/x?wait=soon")).json()["error"]["details"]
+    assert refusal == {"field": "wait", "message": "must be a number"}
+
+
+async def test_a_client_that_does_not_wait_any_more_ends_its_call(running: Running) -> None:
+    gate = Gate(running.upstream)
+    async with client_of(running) as client:
+        left = asyncio.create_task(client.get("/tasks/x?wait=30"))
+        seen = await gate.seen.get()
+        left.cancel()
+        await asyncio.gather(left, return_exceptions=True)
+    async with asyncio.timeout(DEADLINE):
+        async with client_of(running) as client:
+            gate.open.set()
+            while seen.id not in running.upstream.cancelled:
+                await client.get("/tasks/x")
+
+
+async def test_a_write_goes_on_when_its_client_leaves(running: Running) -> None:
+    gate = Gate(running.upstream)
+    async with client_of(running) as client:
+        left = asyncio.create_task(client.post("/tasks", json={}))
+        await gate.seen.get()
+        left.cancel()
+        await asyncio.gather(left, return_exceptions=True)
+    await until(lambda: not running.server.server_state.connections)
+    async with client_of(running) as client:
+        later = asyncio.create_task(client.get("/tasks/x"))
+        await gate.seen.get()
+        assert running.upstream.cancelled == []
+        gate.open.set()
+        await later
+
+
+async def test_a_stop_answers_the_calls_that_wait(running: Running, client: httpx2.AsyncClient) -> None:
+    gate = Gate(running.upstream)
+    waiting = asyncio.create_task(client.get("/tasks/x?wait=30"))
+    seen = await gate.seen.get()
+    running.server.stop()
+    async with asyncio.timeout(DRAIN_SECONDS - 1):
+        response = await waiting
+    assert (response.status_code, response.json()["error"]["message"]) == (503, "The gateway is stopping")
+    assert running.upstream.cancelled in ([], [seen.id])
+
+
+async def test_a_stop_answers_what_it_cannot_wait_for(
+    upstream: ScriptedServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(server_module, "DRAIN_SECONDS", 0)
+    gate = Gate(upstream)
+    async with serving(upstream) as running, client_of(running) as client:
+        await running.connected()
+        slow = asyncio.create_task(client.get("/tasks/x"))
+        await gate.seen.get()
+        running.server.stop()
+        response = await slow
+        assert (response.status_code, response.json()["error"]["code"]) == (503, "unavailable")
+    assert "Traceback" not in caplog.text
 
 
 async def test_the_gateways_own_key_may_come_late(upstream: ScriptedServer) -> None:

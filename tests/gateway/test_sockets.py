@@ -10,6 +10,7 @@ import pytest
 import websockets
 from websockets.asyncio.client import ClientConnection
 
+from agent_orchestration.v1 import events_pb2
 from ao_gateway import sockets
 from tests.gateway.conftest import DEADLINE, Running
 
@@ -251,6 +252,70 @@ async def test_one_stream_serves_all_sockets_of_a_project(running: Running) -> N
         running.upstream.publish()
         assert await first.hear() == await second.hear()
         assert running.upstream.watches == [None]
+
+
+async def test_an_alert_without_a_cursor_comes_at_once_to_whom_it_concerns(running: Running) -> None:
+    cursors = [running.upstream.publish() for _ in range(3)]
+    async with opened(running) as system, opened(running) as tasks:
+        await subscribe(system, TASK_EVENTS)
+        await subscribe(system, {"type": "subscribe", "channel": "system_events"})
+        await subscribe(tasks, TASK_EVENTS | {"after": running.upstream.cursor(0)})
+        assert await tasks.cursors(3) == cursors
+        running.upstream.alert()
+        (alert,) = await system.hear()
+        assert list(alert) == ["type", "channel", "timestamp", "payload"]
+        assert (alert["type"], alert["channel"]) == ("system_alert", "system_events")
+        assert alert["payload"]["code"] == "store_unavailable"
+        cursor = running.upstream.publish()
+        assert await system.cursors(1) == await tasks.cursors(1) == [cursor]
+        answer = await subscribe(system, AGENT_EVENTS)
+        assert answer["cursor"] == cursor
+
+
+async def test_an_alert_comes_once_also_while_a_subscription_catches_up(running: Running) -> None:
+    for _ in range(100):
+        event = events_pb2.Event(type=events_pb2.EVENT_TYPE_TASK_COMPLETED)
+        event.task.progress_message = "x" * 50_000
+        running.upstream.add(event)
+    async with opened(running, max_queue=1) as client:
+        system = {"type": "subscribe", "channel": "system_events", "after": running.upstream.cursor(0)}
+        assert (await subscribe(client, system))["type"] == "subscribed"
+        running.upstream.alert()
+        last = running.upstream.add(events_pb2.Event(type=events_pb2.EVENT_TYPE_TASK_COMPLETED))
+        heard = await client.hear(1)
+        while heard[-1].get("cursor") != last:
+            heard += await client.hear(1)
+        assert [each["type"] for each in heard].count("system_alert") == 1
+        assert len(heard) == 102
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "agent_created",
+        "agent_updated",
+        "agent_deleted",
+        "agent_status_change",
+        "task_cancel_requested",
+        "task_requeued",
+    ],
+)
+async def test_every_type_of_event_has_its_payload(running: Running, kind: str) -> None:
+    event = events_pb2.Event(type=events_pb2.EventType.Value(f"EVENT_TYPE_{kind.upper()}"), agent_id="agent_1")
+    if kind.startswith("agent"):
+        event.agent_status_change.agent_id = "agent_1"
+    else:
+        event.task_id = event.task.id = "task_1"
+        event.task.cancel_requested_at.FromJsonString("2024-01-01T00:00:00Z")
+    async with opened(running) as client:
+        await subscribe(client, AGENT_EVENTS | {"agent_id": "agent_1"})
+        running.upstream.add(event)
+        (heard,) = await client.hear()
+        assert heard["type"] == kind
+        if kind.startswith("agent"):
+            assert heard["payload"].keys() == {"agent_id", "name", "type", "status", "previous_status"}
+        else:
+            assert heard["payload"]["cancel_requested_at"] == "2024-01-01T00:00:00Z"
 
 
 async def test_another_store_ends_the_sockets(running: Running) -> None:
