@@ -49,7 +49,7 @@ def _close(schema: Any) -> None:
         for each in schema:  # pyright: ignore[reportUnknownVariableType] - JSON
             _close(each)
     elif isinstance(schema, dict):
-        if "properties" in schema:
+        if "properties" in schema and "type" in schema:
             schema.setdefault("additionalProperties", False)  # pyright: ignore[reportUnknownMemberType] - JSON
         for each in schema.values():  # pyright: ignore[reportUnknownVariableType] - JSON
             _close(each)

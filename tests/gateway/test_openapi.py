@@ -99,7 +99,7 @@ def test_errors_are_those_that_a_route_has() -> None:
     assert not [text for text in words if "NOT_FOUND" in text or "INVALID_ARGUMENT" in text]
 
 
-@pytest.mark.parametrize("route", [each for each in ROUTES if not openapi.is_stream(each)], ids=lambda route: route.rpc)
+@pytest.mark.parametrize("route", [each for each in ROUTES if not each.is_stream], ids=lambda route: route.rpc)
 @pytest.mark.parametrize("is_full", [True, False])
 def test_whatever_is_printed_is_documented(route: Binding, is_full: bool) -> None:
     message = bindings.message_class(route.response)()
