@@ -159,7 +159,7 @@ def _responses(binding: Binding, schemas: Schemas) -> Document:
         for status, cause in _statuses_of_values(binding):
             either = [schema, {"$ref": "#/components/schemas/Error"}]
             responses[str(status)] = {
-                "description": f"{cause}; or as of any path.",
+                "description": f"{cause}; or an `Error`, as on any path.",
                 "headers": REQUEST_ID,
                 "content": {"application/json": {"schema": {"anyOf": either}}},
             }
