@@ -17,6 +17,7 @@ from ao_gateway.access import Access
 from ao_gateway.credentials import recheck
 from ao_gateway.event_streams import EventStreams
 from ao_gateway.feed import Feeds
+from ao_gateway.reference import DOCUMENT_PATH, PAGE_PATH, Reference
 from ao_gateway.relay import Relay
 from ao_gateway.rest import Rest
 from ao_gateway.sockets import SOCKET_PATH, Sockets, ask_for_upgrade
@@ -58,12 +59,16 @@ class Gateway:
 
     def _rest(self) -> Rest:
         rest = Rest(self._access)
-        for binding in bindings.read(FILES):
+        routes = bindings.read(FILES)
+        for binding in routes:
             serve = self._streams.endpoint(binding) if binding.is_stream else self._unary.endpoint(binding)
             rest.add(binding.http_method, binding.path, serve)
         rest.add("GET", SOCKET_PATH, ask_for_upgrade, needs_credential=False)
         rest.add("GET", "/livez", probes.livez, needs_credential=False)
         rest.add("GET", "/readyz", probes.readyz(self.relay.connected), needs_credential=False)
+        reference = Reference(routes)
+        rest.add("GET", DOCUMENT_PATH, reference.document, needs_credential=False)
+        rest.add("GET", PAGE_PATH, reference.page, needs_credential=False)
         return rest
 
     @asynccontextmanager

@@ -45,11 +45,12 @@ class Request:
 
 @dataclass(slots=True)
 class Answer:
-    """An answer of JSON."""
+    """An answer, of JSON if nothing else is said."""
 
     status: int
     body: bytes
     headers: Headers = field(default_factory=lambda: [])
+    content_type: bytes = b"application/json"
 
 
 # Serves a request; None when it has sent the answer itself. Refusal for every other answer than success.
@@ -114,7 +115,7 @@ class Rest:
 
 async def _send(send: Send, answer: Answer, request_id: str) -> None:
     common = [
-        (b"content-type", b"application/json"),
+        (b"content-type", answer.content_type),
         (b"content-length", str(len(answer.body)).encode()),
         (request_ids.HEADER, request_id.encode()),
     ]

@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class MonitoringServiceStub(object):
-    """Missing associated documentation comment in .proto file."""
+    """Shows how the system is and how the work went, and streams what happens.
+    """
 
     def __init__(self, channel):
         """Constructor.
@@ -52,7 +53,8 @@ class MonitoringServiceStub(object):
 
 
 class MonitoringServiceServicer(object):
-    """Missing associated documentation comment in .proto file."""
+    """Shows how the system is and how the work went, and streams what happens.
+    """
 
     def GetHealth(self, request, context):
         """Says how the parts of the system are. It answers also when the store is away: `unhealthy`, over HTTP with 503.
@@ -69,13 +71,14 @@ class MonitoringServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def WatchEvents(self, request, context):
-        """Streams events in order without a gap: behind `after`, or from now on. The first answer comes at once and holds no
+        """A gateway calls it under its own credential and names the project in the metadata `agent-orchestration-project`.
+
+        Streams events in order without a gap: behind `after`, or from now on. The first answer comes at once and holds no
         event but the cursor where the stream begins. A slow reader is served from the store at its own pace.
 
         OUT_OF_RANGE when the cursor cannot be used: `cursor_invalid` (not one of this feed), `cursor_expired` (events
         behind it were pruned), `cursor_ahead` (of a later state than the store's).
 
-        A gateway calls it under its own credential and names the project in the metadata `agent-orchestration-project`.
         Over HTTP it is a stream of Server-Sent Events: `id` is the cursor, `event` the type, `data` the event in JSON.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -109,7 +112,8 @@ def add_MonitoringServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class MonitoringService(object):
-    """Missing associated documentation comment in .proto file."""
+    """Shows how the system is and how the work went, and streams what happens.
+    """
 
     @staticmethod
     def GetHealth(request,

@@ -27,6 +27,8 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class MonitoringServiceStub:
+    """Shows how the system is and how the work went, and streams what happens."""
+
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
@@ -36,35 +38,41 @@ class MonitoringServiceStub:
     GetMetrics: _grpc.UnaryUnaryMultiCallable[_monitoring_pb2.GetMetricsRequest, _monitoring_pb2.GetMetricsResponse]
     """Shows how the work went over time, from roll-ups that survive restarts. Minutes without finished tasks are left out."""
     WatchEvents: _grpc.UnaryStreamMultiCallable[_monitoring_pb2.WatchEventsRequest, _monitoring_pb2.WatchEventsResponse]
-    """Streams events in order without a gap: behind `after`, or from now on. The first answer comes at once and holds no
+    """A gateway calls it under its own credential and names the project in the metadata `agent-orchestration-project`.
+
+    Streams events in order without a gap: behind `after`, or from now on. The first answer comes at once and holds no
     event but the cursor where the stream begins. A slow reader is served from the store at its own pace.
 
     OUT_OF_RANGE when the cursor cannot be used: `cursor_invalid` (not one of this feed), `cursor_expired` (events
     behind it were pruned), `cursor_ahead` (of a later state than the store's).
 
-    A gateway calls it under its own credential and names the project in the metadata `agent-orchestration-project`.
     Over HTTP it is a stream of Server-Sent Events: `id` is the cursor, `event` the type, `data` the event in JSON.
     """
 
 @_typing.type_check_only
 class MonitoringServiceAsyncStub(MonitoringServiceStub):
+    """Shows how the system is and how the work went, and streams what happens."""
+
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetHealth: _aio.UnaryUnaryMultiCallable[_monitoring_pb2.GetHealthRequest, _monitoring_pb2.GetHealthResponse]  # type: ignore[assignment]
     """Says how the parts of the system are. It answers also when the store is away: `unhealthy`, over HTTP with 503."""
     GetMetrics: _aio.UnaryUnaryMultiCallable[_monitoring_pb2.GetMetricsRequest, _monitoring_pb2.GetMetricsResponse]  # type: ignore[assignment]
     """Shows how the work went over time, from roll-ups that survive restarts. Minutes without finished tasks are left out."""
     WatchEvents: _aio.UnaryStreamMultiCallable[_monitoring_pb2.WatchEventsRequest, _monitoring_pb2.WatchEventsResponse]  # type: ignore[assignment]
-    """Streams events in order without a gap: behind `after`, or from now on. The first answer comes at once and holds no
+    """A gateway calls it under its own credential and names the project in the metadata `agent-orchestration-project`.
+
+    Streams events in order without a gap: behind `after`, or from now on. The first answer comes at once and holds no
     event but the cursor where the stream begins. A slow reader is served from the store at its own pace.
 
     OUT_OF_RANGE when the cursor cannot be used: `cursor_invalid` (not one of this feed), `cursor_expired` (events
     behind it were pruned), `cursor_ahead` (of a later state than the store's).
 
-    A gateway calls it under its own credential and names the project in the metadata `agent-orchestration-project`.
     Over HTTP it is a stream of Server-Sent Events: `id` is the cursor, `event` the type, `data` the event in JSON.
     """
 
 class MonitoringServiceServicer(metaclass=_abc_1.ABCMeta):
+    """Shows how the system is and how the work went, and streams what happens."""
+
     @_abc_1.abstractmethod
     def GetHealth(
         self,
@@ -87,13 +95,14 @@ class MonitoringServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _monitoring_pb2.WatchEventsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_monitoring_pb2.WatchEventsResponse], _abc.AsyncIterator[_monitoring_pb2.WatchEventsResponse]]:
-        """Streams events in order without a gap: behind `after`, or from now on. The first answer comes at once and holds no
+        """A gateway calls it under its own credential and names the project in the metadata `agent-orchestration-project`.
+
+        Streams events in order without a gap: behind `after`, or from now on. The first answer comes at once and holds no
         event but the cursor where the stream begins. A slow reader is served from the store at its own pace.
 
         OUT_OF_RANGE when the cursor cannot be used: `cursor_invalid` (not one of this feed), `cursor_expired` (events
         behind it were pruned), `cursor_ahead` (of a later state than the store's).
 
-        A gateway calls it under its own credential and names the project in the metadata `agent-orchestration-project`.
         Over HTTP it is a stream of Server-Sent Events: `id` is the cursor, `event` the type, `data` the event in JSON.
         """
 

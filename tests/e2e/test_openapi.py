@@ -1,0 +1,198 @@
+"""A running control plane answers as its /v1/openapi.json says: to a walk through all of it, and to schemathesis."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.documented import Documented
+from tests.e2e.processes import ControlPlane, wait_until
+
+FOLDER = Path(__file__).parent
+RUN_SECONDS = 150.0
+# For each operation and phase; the same ones in every run.
+EXAMPLES = 25
+# A body that the document allows may still name an agent that does not exist: 400 is then right.
+NOT_CHECKED = "positive_data_acceptance,object_level_authorization"
+AGENTS = """
+from agent_runner import Agent
+
+agent = Agent(name="Walker", type="walker")
+
+
+@agent.task("good")
+async def good(task):
+    await task.progress(50, "half")
+    task.log.info("halfway")
+    return {"n": 1}
+
+
+@agent.task("bad")
+async def bad(task):
+    task.log.info("soon")
+    raise RuntimeError("no")
+"""
+
+
+@pytest.fixture(scope="module")
+def plane(tmp_path_factory: pytest.TempPathFactory) -> Generator[ControlPlane]:
+    with ControlPlane(tmp_path_factory.mktemp("plane")) as plane:
+        plane.start_dev()
+        yield plane
+
+
+class Walk:
+    """Calls operations by their name, and holds every answer against the document."""
+
+    def __init__(self, client: httpx2.Client, plane: ControlPlane) -> None:
+        self.client = client
+        # The document's paths begin at the root.
+        self.client.base_url = f"http://127.0.0.1:{plane.port}"
+        self.documented = Documented(self.client.get("/v1/openapi.json").json())
+        self.called: set[str] = set()
+
+    def __call__(self, name: str, status: int = 200, /, *, body: Any = None, **parameters: Any) -> Any:
+        """The body of the answer."""
+        return self.answer(name, status, body=body, **parameters).json()
+
+    def answer(
+        self, name: str, status: int, /, *, body: Any = None, key: str = "", **parameters: Any
+    ) -> httpx2.Response:
+        """The answer; parameters that are not in the path stand in the query."""
+        method, path, operation = self.documented.operation(name)
+        for parameter in [each for each in parameters if f"{{{each}}}" in path]:
+            path = path.replace(f"{{{parameter}}}", parameters.pop(parameter))
+        headers = {"Idempotency-Key": key} if key else {}
+        answer = self.client.request(method.upper(), path, params=parameters, json=body, headers=headers)
+        assert answer.status_code == status, answer.text
+        assert self.documented.answer_problems(name, status, answer.json()) == []
+        if status < 300:
+            self.called.add(name)
+            if body is not None:
+                schema = operation["requestBody"]["content"]["application/json"]["schema"]
+                assert self.documented.problems(schema, body) == []
+        return answer
+
+    def example(self, name: str) -> Any:
+        """The body that the document shows for an operation."""
+        return self.documented.operation(name)[2]["requestBody"]["content"]["application/json"]["example"]
+
+
+def test_a_walk_through_all_of_it(plane: ControlPlane) -> None:
+    with plane.client() as client, client.stream("GET", "/events") as stream:
+        walk = Walk(client, plane)
+        assert stream.headers["content-type"].startswith("text/event-stream")
+        walk_agents(walk)
+        walk_tasks(walk)
+        walk_finished_tasks(walk, plane)
+        for name in ("GetHealth", "GetMetrics", "GetLiveness", "GetReadiness"):
+            walk(name)
+        assert walk("GetMetrics", period="1h", metric="error_rate")["data"]["metrics"]["error_rate"]
+        walk("GetMetrics", 400, period="2h")
+        heard = list(events(stream, until="agent_deleted"))
+    for event in heard:
+        assert walk.documented.problems({"$ref": "#/components/schemas/Event"}, event) == []
+    assert {event["type"] for event in heard} >= {"agent_created", "task_completed", "task_failed", "task_log"}
+    names = {each["operationId"] for methods in walk.documented.document["paths"].values() for each in methods.values()}
+    assert walk.called == names - {"WatchEvents"}
+
+
+def walk_agents(walk: Walk) -> None:
+    first = walk.answer("CreateAgent", 201, body=walk.example("CreateAgent"), key="one")
+    again = walk.answer("CreateAgent", 201, body=walk.example("CreateAgent"), key="one")
+    assert (again.json(), again.headers["idempotent-replayed"]) == (first.json(), "true")
+    walk("CreateAgent", 409, body={"name": "other", "type": "t"}, key="one")
+    walk("CreateAgent", 400, body={"name": "other"})
+    agent_id = first.json()["data"]["id"]
+    walk("UpdateAgent", body=walk.example("UpdateAgent"), agent_id=agent_id)
+    for name in ("PauseAgent", "DrainAgent", "ResumeAgent", "GetAgent"):
+        walk(name, agent_id=agent_id)
+    walk("GetAgent", 404, agent_id="agent_none")
+    assert walk("ListAgents", limit=1, status="initializing")["data"]
+
+
+def walk_tasks(walk: Walk) -> None:
+    everything = {
+        "agent_type": "nobody",
+        "type": "t",
+        "priority": "high",
+        "payload": {"a": [1, None]},
+        "schedule": {"type": "delayed", "delay": 3600},
+        "labels": {"team": "red"},
+        "timeout": 1.5,
+        "retry": {"attempts": 2, "backoff": 1, "max_backoff": 10, "jitter": False},
+        "idempotency_key": None,
+    }
+    task_id = walk("CreateTask", 201, body=everything)["data"]["id"]
+    assert walk("ExplainTask", task_id=task_id)["data"]["reason"]["code"] == "delayed"
+    walk("RetryTask", 409, task_id=task_id)
+    walk("CancelTask", task_id=task_id)
+    walk("RetryTask", 201, task_id=task_id)
+    walk("CreateTask", 201, body=walk.example("CreateTask"))
+    walk("CreateTasks", 201, body=walk.example("CreateTasks"))
+    walk("CreateTasks", 400, body={"tasks": []})
+    assert walk("ListTasks", label=["team", "team=red"], agent_type="nobody", status="cancelled")["data"]
+
+
+def walk_finished_tasks(walk: Walk, plane: ControlPlane) -> None:
+    agents = plane.folder / "agents.py"
+    agents.write_text(AGENTS)
+    runner = plane.start_runner(agents)
+    wait_until(lambda: bool(walk("ListAgents", type="walker", status="active")["data"]), 30, "the agent is not active")
+    agent_id = walk("ListAgents", type="walker")["data"][0]["id"]
+    for kind, status in (("good", "completed"), ("bad", "failed")):
+        task_id = walk("CreateTask", 201, body={"agent_id": agent_id, "type": kind})["data"]["id"]
+        assert walk("GetTask", task_id=task_id, wait=30)["data"]["status"] == status
+        assert walk("ListTaskLogs", task_id=task_id)["data"]
+        walk("CancelTask", 409, task_id=task_id)
+    assert walk("GetAgent", agent_id=agent_id)["data"]["task_types"]
+    assert walk("ListTasks", agent_id=agent_id)["pagination"]["total"] == 2
+    walk("DeleteAgent", agent_id=agent_id)
+    walk("DeleteAgent", 404, agent_id=agent_id)
+    runner.stop()
+
+
+def events(stream: httpx2.Response, until: str) -> Iterator[dict[str, Any]]:
+    """The events of a stream, up to the first of a type."""
+    for line in stream.iter_lines():
+        if line.startswith("data: "):
+            event = json.loads(line.removeprefix("data: "))
+            yield event
+            if event["type"] == until:
+                return
+
+
+@pytest.mark.timeout(240)
+def test_whatever_schemathesis_sends(plane: ControlPlane) -> None:
+    command = [
+        *(sys.executable, "-m", "schemathesis.cli", "run", f"{plane.rest_url}/openapi.json"),
+        *("--header", f"Authorization: Bearer {plane.api_key}"),
+        *("--generation-deterministic", "--max-examples", str(EXAMPLES)),
+        *("--exclude-checks", NOT_CHECKED, "--request-timeout", "10", "--no-color", "--continue-on-failure"),
+        *("--output-sanitize", "false", "--output-truncate", "false"),
+        # Its answer has no end.
+        *("--exclude-operation-id", "WatchEvents"),
+    ]
+    environment = os.environ | {
+        "SCHEMATHESIS_HOOKS": "schemathesis_hooks",
+        "PYTHONPATH": str(FOLDER),
+        "NO_PROXY": "127.0.0.1",
+    }
+    done = subprocess.run(
+        command,
+        cwd=plane.folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=RUN_SECONDS,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
