@@ -179,5 +179,8 @@ def _read_duration(raw: bytes) -> duration_pb2.Duration:
         raise Bad(f"must be at most {MAX_DURATION_SECONDS} seconds")
     seconds = int(value)
     nanos = round((value - seconds) * 1e9)
+    if not seconds and not nanos and value:
+        # Next to nothing is still not zero: limits hold exactly.
+        nanos = 1 if value > 0 else -1
     carry = int(nanos / 1e9)
     return duration_pb2.Duration(seconds=seconds + carry, nanos=nanos - carry * 1_000_000_000)

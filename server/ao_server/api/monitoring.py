@@ -20,7 +20,7 @@ from ao_server.store.filters import TaskFilter
 from ao_server.store.reader import Reader
 from ao_server.store.writer import Writer
 
-MESSAGE_BYTES = 1024 * 1024
+MESSAGE_BYTES = 256 * 1024
 
 
 class MonitoringServicer(monitoring_pb2_grpc.MonitoringServiceServicer):

@@ -1,6 +1,7 @@
 """TaskService."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from typing import Any
@@ -23,6 +24,8 @@ from ao_server.store.reader import Reader
 from ao_server.store.writer import Writer
 
 MAX_POSITION = 1_000
+# What is left of a call's time for the answer after a wait.
+ANSWER_SECONDS = 1.0
 
 
 class TaskServicer(tasks_pb2_grpc.TaskServiceServicer):
@@ -60,7 +63,9 @@ class TaskServicer(tasks_pb2_grpc.TaskServiceServicer):
     async def GetTask(self, request: tasks_pb2.GetTaskRequest, context: Any) -> tasks_pb2.GetTaskResponse:
         """Shows one task, at once or when it is final."""
         if request.wait.ToMicroseconds() > 0:
-            await self._wait(request.task_id, request.wait.ToMicroseconds() / 1e6)
+            # A call that was begun again after a loss has less time than it was meant to have.
+            left = (calls.current().timeout or math.inf) - ANSWER_SECONDS
+            await self._wait(request.task_id, min(request.wait.ToMicroseconds() / 1e6, max(0.0, left)))
         return tasks_pb2.GetTaskResponse(data=messages.task_detail(await self._detail(request.task_id)))
 
     async def ListTasks(self, request: tasks_pb2.ListTasksRequest, context: Any) -> tasks_pb2.ListTasksResponse:

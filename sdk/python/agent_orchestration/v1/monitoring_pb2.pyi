@@ -492,7 +492,7 @@ class WatchEventsResponse(_message.Message):
     """Where the stream stands behind these events, filtered ones included."""
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[_events_pb2.Event]:
-        """In feed order; at most 1 MiB together."""
+        """In feed order; at most 256 KiB together, or one."""
 
     def __init__(
         self,
