@@ -23,7 +23,8 @@ def new_task(request: tasks_pb2.CreateTaskRequest, project_id: str, path: str = 
         payload=request.payload if request.HasField("payload") else "{}",
         agent_type=request.agent_type if request.HasField("agent_type") else None,
         labels=dict(request.labels),
-        timeout=_microseconds(request.timeout) if request.HasField("timeout") else None,
+        # The smallest that the store can tell from none at all.
+        timeout=max(1, _microseconds(request.timeout)) if request.HasField("timeout") else None,
         retry=_retry(request.retry) if request.HasField("retry") else None,
         run_at=run_at,
         delay=delay,
