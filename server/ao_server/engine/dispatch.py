@@ -132,11 +132,12 @@ class Dispatcher:
             waiting = {task.id: (task, payload) for task, payload in found.selected if _is_claimable(task)}
             changes = Changes(_Claimed([], []))
             order = placement.in_turn([task for task, _ in waiting.values()], claims)
-            for task, room in placement.place(agent, order, list(group.rooms.values())):
+            # Read once: a stream may end at any moment, and work that was given to it comes back with its lease.
+            sessions = {each: session for each in group.rooms if (session := each.session) is not None}
+            for task, room in placement.place(agent, order, [group.rooms[each] for each in sessions]):
                 _, payload = waiting.pop(task.id)
                 instance = owners[id(room)]
-                session = instance.session
-                assert session is not None
+                session = sessions[instance]
                 seconds = timeout if task.timeout is None else task.timeout / 1e6
                 claimed = transitions.claim(task, agent.id, instance.key.instance_id, round(seconds * 1e6), now)
                 changes.include([claimed])
