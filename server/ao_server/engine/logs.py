@@ -33,7 +33,8 @@ def add(task: rows.Task, lines: Sequence[Line], now: int) -> Changes[rows.Task]:
             task_id=task.id,
             number=number,
             attempt=task.attempt,
-            timestamp=now - line.age,
+            # Whatever age a process states: no line is older than its attempt, so that every time can be shown.
+            timestamp=max(task.started_at or 0, now - line.age),
             level=line.level,
             message=line.message,
         )
