@@ -42,7 +42,7 @@ TEXTS: Final = st.one_of(
 ANSWERS: Final = {"authenticated", "subscribed", "unsubscribed", "pong", "error"}
 
 
-@fuzzed(0.12)
+@fuzzed(0.14)
 @given(TEXTS)
 def test_any_text_is_a_message_or_refused(text: str) -> None:
     try:
@@ -72,7 +72,7 @@ async def running() -> AsyncGenerator[Running]:
     await upstream.stop()
 
 
-@fuzzed(0.015)
+@fuzzed(0.012)
 @given(st.lists(TEXTS | st.binary(max_size=20), min_size=1, max_size=8))
 async def test_every_frame_is_answered_once_and_in_order(running: Running, frames: list[str | bytes]) -> None:
     headers = {"Authorization": f"Bearer {KEY}"}
@@ -113,7 +113,7 @@ def wire(draw: Any) -> bytes:
     return sent + draw(st.binary(max_size=3))
 
 
-@fuzzed(0.01)
+@fuzzed(0.006)
 @given(wire())
 async def test_any_bytes_end_the_connection_at_most(running: Running, sent: bytes) -> None:
     async with asyncio.timeout(DEADLINE):
