@@ -163,4 +163,3 @@ def _locked(database: Path) -> Generator[None]:
         connection.execute("BEGIN IMMEDIATE")
         yield
         connection.execute("ROLLBACK")
-

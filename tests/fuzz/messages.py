@@ -15,7 +15,8 @@ from tests.fuzz.json_texts import GOOD_OBJECTS, ODD_BYTES, ODD_VALUES
 MINE, THEIRS, NOBODYS = "task_mine", "task_theirs", "task_none"
 TEXTS: Final = st.one_of(
     st.sampled_from([MINE, MINE, MINE, THEIRS, NOBODYS]),
-    st.sampled_from([*GOOD_OBJECTS, "", "\0", "*", "work", "x" * 101, "x" * 201, "é" * 100, "\U0001f600" * 3_000, "a\0b" * 700]),
+    st.sampled_from([*GOOD_OBJECTS, "", "\0", "*", "work", "x" * 101, "x" * 201]),
+    st.sampled_from(["é" * 100, "\U0001f600" * 3_000, "a\0b" * 700]),
     st.sampled_from(ODD_VALUES),
     st.text(max_size=8),
 )
@@ -31,12 +32,13 @@ _VALUES: Final[dict[int, st.SearchStrategy[Any]]] = {
 }
 
 
-def messages(descriptor: Descriptor) -> st.SearchStrategy[Message]:
-    """Messages of this type: each field given or not, of a oneof at most one."""
+def messages(descriptor: Descriptor, only: str | None = None) -> st.SearchStrategy[Message]:
+    """Messages of this type: each field given or not, of a oneof one, or `only` this."""
     groups: list[st.SearchStrategy[dict[str, Any]]] = []
     for oneof in descriptor.oneofs:
         if len(oneof.fields) > 1:
-            groups.append(st.one_of([st.fixed_dictionaries({each.name: _values(each)}) for each in oneof.fields]))
+            chosen = [each for each in oneof.fields if only in (None, each.name)]
+            groups.append(st.one_of([st.fixed_dictionaries({each.name: _values(each)}) for each in chosen]))
     for field in descriptor.fields:
         if field.containing_oneof is None or len(field.containing_oneof.fields) == 1:
             required = field.GetOptions().Extensions[options_pb2.rules].required

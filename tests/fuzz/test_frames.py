@@ -5,6 +5,7 @@ import base64
 import json
 import struct
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from typing import Any, Final
 
 import pytest
@@ -120,16 +121,14 @@ async def test_any_bytes_end_the_connection_at_most(running: Running, sent: byte
         reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
         key = base64.b64encode(b"0123456789abcdef")
         writer.write(
-            b"GET /v1/ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-            b"Sec-WebSocket-Key: " + key + b"\r\n\r\n"
+            b"GET /v1/ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + key + b"\r\n\r\n"
         )
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
         writer.write(sent)
         writer.write_eof()
-        try:
+        with suppress(ConnectionResetError):
             await reader.read()
-        except ConnectionResetError:
-            pass
         writer.close()
         async with websockets.connect(running.ws_url, proxy=None) as other:
             await other.send('{"type":"ping"}')

@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import msgspec
 from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,9 +24,7 @@ KEY: Final = InstanceKey(PROJECT, AGENT, "mine")
 NOW: Final = 1_700_000_000_000_000
 HOUR: Final = 3_600_000_000
 REPORTS: Final = st.one_of(
-    messages(runners_pb2.Progress.DESCRIPTOR).map(lambda message: runners_pb2.ConnectRequest(progress=message)),
-    messages(runners_pb2.Log.DESCRIPTOR).map(lambda message: runners_pb2.ConnectRequest(log=message)),
-    messages(runners_pb2.Outcomes.DESCRIPTOR).map(lambda message: runners_pb2.ConnectRequest(outcomes=message)),
+    [messages(runners_pb2.ConnectRequest.DESCRIPTOR, only) for only in ("progress", "log", "outcomes")]
 )
 
 
@@ -53,7 +50,7 @@ class Memory:
 
 def _memory() -> Memory:
     memory = Memory()
-    times = {"created_at": 1, "updated_at": 1}
+    times: dict[str, Any] = {"created_at": 1, "updated_at": 1}
     memory.put(
         rows.Agent(project_id=PROJECT, id=AGENT, name="a", type="t", status="active", configuration="{}", **times)
     )
@@ -103,7 +100,7 @@ def _operation(request: runners_pb2.ConnectRequest) -> Operation[Any] | None:
 
 def _can_be_stored(changes: Changes[Any]) -> None:
     for row in (*changes.rows, *changes.increments, *changes.events):
-        for value in msgspec.structs.astuple(row):
+        for value in rows.values_of(row):
             if isinstance(value, str):
                 assert "\0" not in value
                 value.encode()

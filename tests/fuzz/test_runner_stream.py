@@ -44,7 +44,7 @@ class Scene:
         theirs = await self.api.task(self.theirs)
         assert (theirs.status, theirs.attempt, len(theirs.logs)) == (tasks_pb2.TASK_STATUS_RUNNING, 1, 0)
         health = (await self.api.agent(self.agent_id)).health
-        assert 0 <= health.uptime.ToTimedelta().total_seconds()
+        assert health.uptime.ToTimedelta().total_seconds() >= 0
         await self.api.agents.ListAgents(agents_pb2.ListAgentsRequest(limit=100), metadata=self.api.admin)
         await self.api.tasks.ListTasks(tasks_pb2.ListTasksRequest(limit=5), metadata=self.api.admin)
         assert not self.watch.done(), self.watch.exception()
@@ -87,7 +87,8 @@ async def test_a_stream_is_refused_in_good_order_and_harms_nobody(
 ) -> None:
     async with asyncio.timeout(DEADLINE):
         # Bytes as they are.
-        connect: Any = scene.api.channel.stream_stream(
+        channel: Any = scene.api.channel
+        connect = channel.stream_stream(
             CONNECT, request_serializer=None, response_deserializer=runners_pb2.ConnectResponse.FromString
         )
         call = connect(metadata=scene.api.admin)
@@ -113,7 +114,9 @@ async def test_a_stream_is_refused_in_good_order_and_harms_nobody(
 
 async def _attach(scene: Scene, call: Any, holding: bool) -> str | None:
     """A hello as it should be; the task that is given to the process when it wants one."""
-    hello = runners_pb2.Hello(agent_id=scene.agent_id, instance_id="fuzz", task_types=[agents_pb2.TaskType(name="fuzz")])
+    hello = runners_pb2.Hello(
+        agent_id=scene.agent_id, instance_id="fuzz", task_types=[agents_pb2.TaskType(name="fuzz")]
+    )
     if holding:
         request = tasks_pb2.CreateTaskRequest(agent_id=scene.agent_id, type="fuzz")
         await scene.api.tasks.CreateTask(request, metadata=scene.api.admin)
