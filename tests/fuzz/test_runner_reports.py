@@ -23,6 +23,8 @@ PROJECT, AGENT = "project_default", "agent_1"
 KEY: Final = InstanceKey(PROJECT, AGENT, "mine")
 NOW: Final = 1_700_000_000_000_000
 HOUR: Final = 3_600_000_000
+# Of what one message of the feed may hold.
+EVENT_BYTES: Final = 1024 * 1024
 REPORTS: Final = st.one_of(
     [messages(runners_pb2.ConnectRequest.DESCRIPTOR, only) for only in ("progress", "log", "outcomes")]
 )
@@ -83,6 +85,16 @@ def test_any_reports_are_refused_or_leave_rows_that_can_be_stored(sent: list[byt
             _can_be_stored(memory.run(operation))
     untouched = {key: row for key, row in memory.rows.items() if key[-1] not in (MINE, AGENT)}
     assert untouched == {key: row for key, row in START.rows.items() if key[-1] not in (MINE, AGENT)}
+
+
+def test_long_lines_reported_at_once_make_events_that_every_watcher_can_take() -> None:
+    attempt = runners_pb2.Attempt(task_id=MINE, number=1)
+    lines = [runners_pb2.LogReport(attempt=attempt, message="\x01" * 8192) for _ in range(1_000)]
+    operation = _operation(runners_pb2.ConnectRequest(log=runners_pb2.Log(reports=lines)))
+    assert operation is not None
+    events = Memory(dict(START.rows)).run(operation).events
+    assert sum(len(api_messages.event(event, "").task_log.lines) for event in events) == len(lines)
+    assert max(len(event.body) for event in events) <= EVENT_BYTES
 
 
 def _operation(request: runners_pb2.ConnectRequest) -> Operation[Any] | None:
