@@ -13,7 +13,7 @@ export UV_DEFAULT_INDEX := $(value PIP_INDEX_URL)
 endif
 endif
 
-.PHONY: help install demo test lint format gen stubs-check contract-baseline lock wheel soak clean
+.PHONY: help install demo test lint format gen stubs-check contract-baseline lock wheel soak fuzz clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,6 +57,10 @@ wheel: $(VENV)/dev.stamp  ## the wheel, in dist/
 
 soak: $(VENV)/dev.stamp  ## the fault tests, long: SOAK_ROUNDS and SOAK_SEED choose how long and which
 	@SOAK_ROUNDS=$${SOAK_ROUNDS:-20} $(BIN)/python -m pytest tests/faults -x --timeout 3600 $(PYTEST_ARGS)
+
+fuzz: $(VENV)/dev.stamp  ## the fuzz tests, long: FUZZ_EXAMPLES and FUZZ_SEED choose how long and which
+	@export FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-400000} FUZZ_SEED=$${FUZZ_SEED:-$$(date +%s)}; echo "FUZZ_SEED=$$FUZZ_SEED"; \
+	$(BIN)/python -m pytest tests/fuzz --timeout 36000 $(PYTEST_ARGS)
 
 clean:  ## remove what was made here, data excepted
 	@rm -rf $(VENV) dist .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ao_gateway.errors import Headers, Violation
+from ao_gateway.errors import MAX_VIOLATIONS, Headers, Violation
 
 
 class HeaderReader:
@@ -21,6 +21,8 @@ class HeaderReader:
         """
         given: dict[str, str] = {}
         for header, value in headers:
+            if len(violations) >= MAX_VIOLATIONS:
+                break
             name = self._by_header.get(header)
             if name is None:
                 continue

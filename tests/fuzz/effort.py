@@ -6,14 +6,14 @@ from typing import Any, Final, TypeVar
 
 from hypothesis import HealthCheck, Phase, seed, settings
 
-EXAMPLES: Final = int(os.environ.get("FUZZ_EXAMPLES", "22000"))
+EXAMPLES: Final = int(os.environ.get("FUZZ_EXAMPLES", "21000"))
 SEED: Final = os.environ.get("FUZZ_SEED")
 
 TestType = TypeVar("TestType", bound=Callable[..., Any])
 
 
-def fuzzed(share: float) -> Callable[[TestType], TestType]:
-    """Runs a hypothesis test on this share of all inputs."""
+def fuzzed(share: float, *, shrinks: bool = True) -> Callable[[TestType], TestType]:
+    """Runs a hypothesis test on this share of all inputs. `shrinks`: a failure is made as small as possible."""
 
     def decorate(test: TestType) -> TestType:
         chosen = settings(
@@ -22,7 +22,7 @@ def fuzzed(share: float) -> Callable[[TestType], TestType]:
             database=None,
             # Time is bounded by the tests themselves, in time of the processor.
             deadline=None,
-            phases=[Phase.explicit, Phase.generate, Phase.shrink],
+            phases=[Phase.explicit, Phase.generate, *([Phase.shrink] if shrinks else [])],
             suppress_health_check=[
                 HealthCheck.function_scoped_fixture,
                 HealthCheck.too_slow,

@@ -18,8 +18,8 @@ from ao_gateway import bindings, errors
 from ao_gateway.app import FILES
 from ao_gateway.bindings import Binding
 from ao_gateway.body import MAX_BYTES
-from ao_gateway.decode import MAX_VIOLATIONS, RequestDecoder
-from ao_gateway.errors import Refusal
+from ao_gateway.decode import RequestDecoder
+from ao_gateway.errors import MAX_VIOLATIONS, Headers, Refusal
 from tests.fuzz.effort import fuzzed
 from tests.fuzz.json_texts import bodies, query_values
 
@@ -29,6 +29,13 @@ WITH_QUERY: Final = [binding for binding in BINDINGS if not binding.body]
 # Time of the processor for one small input, and for the largest body; many times what is needed.
 SMALL_SECONDS: Final = 0.5
 LARGE_SECONDS: Final = 1.0
+HEADERS: Final = st.just([]) | st.lists(
+    st.tuples(
+        st.sampled_from([b"idempotency-key", b"idempotency-key", b"last-event-id", b"x"]),
+        st.sampled_from([b"key_1", b"x", b"", b" ", b"a b", b"\xc3\xa9", b"\0", b"k" * 300]) | st.binary(max_size=5),
+    ),
+    max_size=2,
+)
 # One more may be found at each level on the way out.
 MAX_SHOWN: Final = MAX_VIOLATIONS + 10
 
@@ -38,11 +45,13 @@ def _decoder(binding: Binding) -> RequestDecoder:
     return RequestDecoder(binding)
 
 
-def decoded(binding: Binding, query: bytes, body: bytes, seconds: float = SMALL_SECONDS) -> Message | None:
+def decoded(
+    binding: Binding, query: bytes, body: bytes, *, headers: Headers | None = None, seconds: float = SMALL_SECONDS
+) -> Message | None:
     """The message, None when it was refused as it should be."""
     began = time.thread_time()
     try:
-        message = _decoder(binding).decode(["id_1"] * len(binding.parameters), query, [], body)
+        message = _decoder(binding).decode(["id_1"] * len(binding.parameters), query, headers or [], body)
     except Refusal as refusal:
         assert (refusal.status, refusal.code) == (400, "validation_error")
         assert len(refusal.details) <= MAX_SHOWN
@@ -77,9 +86,9 @@ def is_good(message: Message, body: bytes) -> None:
 @pytest.mark.parametrize("binding", WITH_BODY, ids=lambda binding: binding.rpc.rpartition("/")[2])
 def test_any_body(binding: Binding) -> None:
     @fuzzed(0.5 / len(WITH_BODY))
-    @given(bodies(binding.request))
-    def holds(body: bytes) -> None:
-        message = decoded(binding, b"", body)
+    @given(bodies(binding.request), HEADERS)
+    def holds(body: bytes, headers: Headers) -> None:
+        message = decoded(binding, b"", body, headers=headers)
         if message is not None:
             is_good(message, body)
 
@@ -88,7 +97,7 @@ def test_any_body(binding: Binding) -> None:
 
 @pytest.mark.parametrize("binding", WITH_QUERY, ids=lambda binding: binding.rpc.rpartition("/")[2])
 def test_any_query(binding: Binding) -> None:
-    @fuzzed(0.12 / len(WITH_QUERY))
+    @fuzzed(0.18 / len(WITH_QUERY))
     @given(queries(binding))
     def holds(query: bytes) -> None:
         message = decoded(binding, query, b"")
@@ -150,7 +159,7 @@ def test_the_largest_bodies_take_no_longer_than_their_size_asks(body: bytes, rpc
     binding = next(each for each in BINDINGS if each.rpc.endswith(f"/{rpc}"))
     if rpc == "CreateTasks" and not body.startswith(b'{"tasks"'):
         body = b'{"tasks":[' + body + b"]}"
-    message = decoded(binding, b"", body, LARGE_SECONDS)
+    message = decoded(binding, b"", body, seconds=LARGE_SECONDS)
     assert message is None or isinstance(message.SerializeToString(), bytes)
 
 
@@ -162,3 +171,4 @@ def test_what_is_refused_does_not_grow_with_the_request(field: str, value: str) 
     assert decoded(binding, b"", body.encode()) is None
     listed = next(each for each in BINDINGS if each.rpc.endswith("/ListTasks"))
     assert decoded(listed, b"&".join(b"k%d=1" % number for number in range(8_000)), b"") is None
+    assert decoded(binding, b"", b"", headers=[(b"idempotency-key", b"")] * 3_000) is None

@@ -35,6 +35,9 @@ MAX_ERROR_BYTES: Final = 4 * 1024
 MAX_PROGRESS_BYTES: Final = 1_000
 MAX_LINE_BYTES: Final = 8 * 1024
 CUT: Final = " [cut]"
+# A hundred years; a thousand cores.
+MAX_UPTIME_SECONDS: Final = 100 * 365 * 86_400.0
+MAX_USAGE_PERCENT: Final = 100_000.0
 
 
 _REASONS: Final = {
@@ -157,6 +160,11 @@ def _storable(text: str, limit: int) -> str:
     return encoded[: limit - len(CUT)].decode(errors="ignore") + CUT
 
 
-def seconds(duration: Duration) -> float:
-    """Seconds."""
-    return duration.ToMicroseconds() / 1e6
+def uptime(stated: Duration) -> float:
+    """Seconds that a process has been alive; whatever it states, they can be shown."""
+    return min(max(0.0, stated.ToMicroseconds() / 1e6), MAX_UPTIME_SECONDS)
+
+
+def usage(stated: float) -> float:
+    """Percent that a process measured; 0 for what is none, such as NaN, which would spoil the mean of all."""
+    return stated if 0 <= stated <= MAX_USAGE_PERCENT else 0.0

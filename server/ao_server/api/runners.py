@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from typing import Any, Final
 
+from google.protobuf.message import DecodeError
+
 from agent_orchestration.v1 import runners_pb2, runners_pb2_grpc
 from ao_server.api import calls, runner_messages
 from ao_server.api.runner_messages import PROTOCOL_VERSION
@@ -85,7 +87,7 @@ class RunnerServicer(runners_pb2_grpc.RunnerServiceServicer):
         key = InstanceKey(project_id, agent_id, hello.instance_id)
         task_types = [runner_messages.task_type(each) for each in hello.task_types]
         session, attached = await self._fleet.hello(key, task_types, runner_messages.held(hello.held))
-        session.load = Load(uptime=runner_messages.seconds(hello.uptime), at=self._clock.now())
+        session.load = Load(uptime=runner_messages.uptime(hello.uptime), at=self._clock.now())
         return session, attached
 
 
@@ -129,6 +131,12 @@ class _Stream:
             await self._reports.put(None)
         except Problem as problem:
             self._end(problem)
+        except DecodeError:
+            self._end(Invalid("a message is not a ConnectRequest"))
+        except Exception:
+            # Unread, the stream would stay open for as long as its lease.
+            self._end(Problem("a message could not be taken"))
+            raise
 
     async def report(self) -> None:
         """Applies reports in order, those that wait together in one go; one that cannot be written ends the stream, and
@@ -170,8 +178,8 @@ class _Stream:
     async def _status(self, status: runners_pb2.Status) -> None:
         session = self.session
         assert session is not None
-        uptime = runner_messages.seconds(status.uptime)
-        session.load = Load(status.memory_usage, status.cpu_usage, uptime, status.stuck, self._clock.now())
+        memory, cpu = runner_messages.usage(status.memory_usage), runner_messages.usage(status.cpu_usage)
+        session.load = Load(memory, cpu, runner_messages.uptime(status.uptime), status.stuck, self._clock.now())
         await self._fleet.status(
             session, status.number, runner_messages.held(status.held), status.last_assign, status.capacity
         )

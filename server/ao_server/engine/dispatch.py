@@ -143,11 +143,12 @@ class Dispatcher:
             if placement.of_agent(agent, list(group.everybody.values())) is not None:
                 # Another group of the agent has taken what it may take.
                 order = ()
-            for task, room in placement.place(agent, order, list(group.rooms.values())):
+            # Read once: a stream may end at any moment, and work that was given to it comes back with its lease.
+            sessions = {each: session for each in group.rooms if (session := each.session) is not None}
+            for task, room in placement.place(agent, order, [group.rooms[each] for each in sessions]):
                 _, payload = waiting.pop(task.id)
                 instance = owners[id(room)]
-                session = instance.session
-                assert session is not None
+                session = sessions[instance]
                 seconds = timeout if task.timeout is None else task.timeout / 1e6
                 claimed = transitions.claim(task, agent.id, instance.key.instance_id, round(seconds * 1e6), now)
                 changes.include([claimed])
