@@ -1,4 +1,4 @@
-"""What was answered outlives a killed server: keys of repeated creates, times that tasks wait for, pauses."""
+"""What was answered outlives a killed server: keys of repeated creates, times that tasks wait for, pauses, metrics."""
 
 import secrets
 import time
@@ -22,7 +22,7 @@ async def work(task: Task) -> dict[str, object]:
 """
 
 
-def test_keys_delays_and_pauses_hold_over_a_killed_server(tmp_path: Path) -> None:
+def test_keys_delays_pauses_and_metrics_hold_over_a_killed_server(tmp_path: Path) -> None:
     with ControlPlane(tmp_path, environment={"AGENT_ORCHESTRATION_LEASE_SECONDS": "3"}) as plane:
         server = plane.start_server()
         plane.start_gateway()
@@ -42,10 +42,14 @@ def test_keys_delays_and_pauses_hold_over_a_killed_server(tmp_path: Path) -> Non
             delayed = client.post("/tasks", json=body | {"schedule": {"type": "delayed", "delay": 2.5}}).json()["data"]
             paused = client.post("/agents", json={"name": "Paused", "type": "keeper"}).json()["data"]["id"]
             client.post(f"/agents/{paused}/pause")
+            client.get(f"/tasks/{first}", params={"wait": 30})
+            before = client.get("/metrics", params={"period": "7d"}).json()
+            assert before["data"]["metrics"]["task_completion_rate"][-1]["value"] == 100
             server.kill()
             time.sleep(0.5)
             plane.start_server()
             wait_until(lambda: plane.is_serving, 30, "not back")
+            assert client.get("/metrics", params={"period": "7d"}).json() == before
             again = client.post("/tasks", json=body, headers=key)
             assert again.json()["data"]["id"] == first
             assert again.headers["Idempotent-Replayed"] == "true"
