@@ -20,7 +20,7 @@ def test_it_shows_work_live_and_the_results(tmp_path: Path) -> None:
     environment = os.environ | {"TMPDIR": str(tmp_path), "AGENT_ORCHESTRATION_API_KEY": "another-installation"}
     done = _run(environment)
     assert done.returncode == 0, done.stdout + done.stderr
-    for seen in (r"-> active", r"clean .* 100 %", r"clean .* completed", r"summarise .* completed", r"│ North "):
+    for seen in (r"-> active", r"clean.* 100 %", r"clean.* completed", r"summarise .* completed", r"│ North "):
         assert re.search(seen, done.stdout), f"{seen} not in {done.stdout}"
     assert list(tmp_path.iterdir()) == []
 

@@ -24,7 +24,7 @@ def explain(task: rows.Task, agents: Sequence[tuple[rows.Agent, Sequence[Room]]]
     """What holds the task. `agents`: those that may take it, with the room of their connected processes."""
     if task.status in FINAL:
         why = f": {task.error_message}" if task.error_message else ""
-        return Explanation(task.status, f"the task is {task.status}{why}", ["retry it: POST /v1/tasks/{id}/retry"])
+        return Explanation(task.status, f"the task is {task.status}{why}", [f"retry it: POST /v1/tasks/{task.id}/retry"])
     if task.status == "running":
         if task.cancel_requested_at is not None:
             return Explanation("cancelling", f"attempt {task.attempt} was asked to stop and has not confirmed it yet")
@@ -55,12 +55,12 @@ def _no_agent(task: rows.Task, target: str, agents: object) -> Explanation:
 
 
 def _paused(task: rows.Task, target: str, agents: object) -> Explanation:
-    return Explanation("agent_paused", f"{target} is paused", ["resume it: POST /v1/agents/{id}/resume"], True)
+    return Explanation("agent_paused", f"{target} is paused", [_resume(task)], True)
 
 
 def _draining(task: rows.Task, target: str, agents: object) -> Explanation:
     message = f"{target} is draining: it takes no new tasks"
-    return Explanation("agent_draining", message, ["resume it: POST /v1/agents/{id}/resume"], True)
+    return Explanation("agent_draining", message, [_resume(task)], True)
 
 
 def _no_instance(task: rows.Task, target: str, agents: object) -> Explanation:
@@ -101,6 +101,10 @@ _EXPLAIN = {
     Hindrance.RUNS_ALONE: _alone,
     Hindrance.AT_CAPACITY: _at_capacity,
 }
+
+
+def _resume(task: rows.Task) -> str:
+    return f"resume it: POST /v1/agents/{task.agent_id or 'AGENT_ID'}/resume"
 
 
 def _target(task: rows.Task) -> str:
