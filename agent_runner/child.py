@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 import threading
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
@@ -150,6 +151,8 @@ class Child:
                     else:
                         self._is_cancelled = False
                         self._work.put((kind, body))
+        except Exception:
+            traceback.print_exc()
         finally:
             os.killpg(os.getpid(), signal.SIGKILL)
 

@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from agent_runner.task import MAX_LINE_BYTES, AgentInfo, Reporter
 
 log = logging.getLogger("agent_runner")
 
+END_SECONDS: Final = 1.0
 _FOLDER: Final = str(Path.cwd())
 
 
@@ -155,6 +157,7 @@ class IsolatedWork:
         self._is_told = False
         self._signals: list[signal.Signals] = []
         self._outcome: runners_pb2.Outcome | None = None
+        self._is_closed = False
         # Why there will be none, where the exit code does not say it.
         self._wrong: str | None = None
 
@@ -207,11 +210,13 @@ class IsolatedWork:
             return
         child.group.when_ready(child.socket, selectors.EVENT_READ, partial(self._hear, child))
         try:
-            while self._outcome is None and self._wrong is None and child.group.wait():
+            while self._outcome is None and not self._is_closed and child.group.wait():
                 pass
             # It may have died right after its outcome.
-            while self._outcome is None and self._wrong is None and self._hear(child):
+            while self._outcome is None and self._hear(child):
                 pass
+            if self._outcome is None:
+                self._wait_for_the_end(child)
         except BadFrame as bad:
             self._wrong = f"the process of the function spoke out of turn: {bad}"
         child.group.forget(child.socket)
@@ -243,6 +248,14 @@ class IsolatedWork:
                 _send_cancel(child)
         return True
 
+    def _wait_for_the_end(self, child: Child) -> None:
+        """Nothing more will be heard of it: how it ended, and what it says of that, is worth a moment."""
+        ends = time.monotonic() + END_SECONDS
+        while child.group.wait(END_SECONDS):
+            if time.monotonic() > ends:
+                self._wrong = "the process of the function closed its line to the runner"
+                return
+
     def _hear(self, child: Child) -> bool:
         """Takes what the child says. False when there is nothing to be heard now, or ever."""
         try:
@@ -252,8 +265,7 @@ class IsolatedWork:
         except OSError:
             data = b""
         if not data:
-            if not child.group.has_ended():
-                self._wrong = "the process of the function closed its line to the runner"
+            self._is_closed = True
             return False
         for kind, body in child.frames.feed(data):
             self._take(kind, body)

@@ -31,6 +31,9 @@ class Kind(IntEnum):
     OUTCOME = 8
 
 
+_KINDS: Final = frozenset(int(kind) for kind in Kind)
+
+
 class BadFrame(Exception):
     """What came is no frame: somebody else writes on the socket."""
 
@@ -51,7 +54,7 @@ class FrameReader:
         self._begun += data
         while len(self._begun) >= _HEADER.size:
             kind, length = _HEADER.unpack_from(self._begun)
-            if kind not in Kind or length > MAX_BODY_BYTES:
+            if kind not in _KINDS or length > MAX_BODY_BYTES:
                 raise BadFrame(f"kind {kind}, {length} bytes")
             end = _HEADER.size + length
             if len(self._begun) < end:

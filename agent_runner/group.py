@@ -95,11 +95,13 @@ class Group:
         with suppress(KeyError):
             self._selector.unregister(file)
 
-    def wait(self) -> bool:
-        """Waits until something can be done, and does it. False once the process has ended."""
+    def wait(self, seconds: float | None = None) -> bool:
+        """Waits, at most so long, until something can be done, and does it. False once the process has ended."""
         if self.has_ended():
             return False
-        for key, _ in self._selector.select(POLL_SECONDS if self._pidfd is None else None):
+        if self._pidfd is None:
+            seconds = POLL_SECONDS
+        for key, _ in self._selector.select(seconds):
             action: Callable[[], object] = key.data
             action()
         return True
