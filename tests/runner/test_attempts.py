@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from agent_orchestration.v1 import common_pb2, runners_pb2
-from agent_runner import Task
+from agent_runner import Agent, NotRetryable, Task, TaskError
 from agent_runner.calls import Handler
 from agent_runner.task import MAX_LINE_BYTES
-from tests.runner.bench import PATIENCE, Bench, agent_with, asynchronous, outcome_of, plain
+from tests.runner.bench import PATIENCE, Bench, agent_with, asynchronous, bench, outcome_of, plain
 
 
 def raises(error: BaseException) -> Handler:
@@ -96,6 +96,76 @@ async def test_what_is_raised_fails_the_task_and_nothing_else(
     assert any("in function" in line for line in text)
     assert not any("agent_runner" in line for line in text)
     assert {line.level for line in bench.lines} == {common_pb2.LOG_LEVEL_ERROR}
+
+
+class Declined(NotRetryable):
+    code = "declined"
+
+
+class OddCode(TaskError):
+    code = 5  # pyright: ignore[reportAssignmentType] - agent code may do so
+
+
+@BOTH_KINDS
+@pytest.mark.parametrize(
+    ("error", "code", "message", "is_final"),
+    [
+        (TaskError("no stock", code="no_stock"), "no_stock", "no stock", False),
+        (TaskError(), "task_error", "TaskError", False),
+        (NotRetryable("bad input"), "task_error", "bad input", True),
+        (NotRetryable("bad input", code="bad_input"), "bad_input", "bad input", True),
+        (Declined("by the bank"), "declined", "Declined: by the bank", True),
+        (OddCode("odd"), "task_error", "OddCode: odd", False),
+    ],
+    ids=str,
+)
+async def test_code_may_say_how_it_failed_and_that_trying_again_is_no_use(
+    kind: Callable[[Handler], Handler], error: TaskError, code: str, message: str, is_final: bool
+) -> None:
+    failure = (await outcome_of(kind(raises(error)))).failure
+    assert (failure.code, failure.message, failure.not_retryable) == (code, message, is_final)
+
+
+async def test_a_cause_is_kept_and_speaks_where_the_error_does_not() -> None:
+    def work(task: Task) -> None:
+        try:
+            raise ValueError("the cause")
+        except ValueError as error:
+            raise NotRetryable from error
+
+    async with bench(agent_with(work)) as made:
+        failure = (await made.run("work")).failure
+        assert (failure.message, failure.not_retryable) == ("ValueError: the cause", True)
+        assert "ValueError: the cause" in made.text
+
+
+@pytest.mark.parametrize("code", ["", "two words", "x" * 101, "ä", "nul\0", 5])
+def test_odd_codes_raise_where_they_are_given(code: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match="code must"):
+        TaskError("x", code=code)
+
+
+async def test_the_agent_of_a_task_with_the_settings_that_are_stored_when_it_begins() -> None:
+    def work(task: Task) -> dict[str, Any]:
+        task.agent.configuration["mine"] = "alone"
+        return {"agent": [task.agent.id, task.agent.name, task.agent.type], "stored": task.agent.configuration}
+
+    async with bench(agent_with(work), configuration='{"a": 1}') as made:
+        expected = '{"agent":["agent_1","Worker","worker"],"stored":{"a":%d,"mine":"alone"}}'
+        for number in (1, 1):
+            assert (await made.run("work")).result == expected % number
+        made.instance.configure(runners_pb2.Configure(configuration='{"a": 2}', max_concurrent_tasks=10))
+        assert (await made.run("work")).result == expected % 2
+
+
+async def test_hello_says_what_tasks_there_are() -> None:
+    agent = Agent("Worker", "worker")
+    agent.task("a", description="does a", schema={"type": "object"})(lambda task: {})
+    agent.task("b", default=True)(lambda task: {"took": task.type})
+    async with bench(agent) as made:
+        said = [(each.name, each.description, each.schema) for each in made.hello.task_types]
+        assert said == [("a", "does a", '{"type": "object"}'), ("b", "", ""), ("*", "", "")]
+        assert (await made.run("other")).result == '{"took":"other"}'
 
 
 async def test_long_errors_are_cut_and_deep_tracebacks_shortened() -> None:
