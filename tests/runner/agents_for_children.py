@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from typing import Any
+from typing import Any, cast
 
 from agent_runner import Agent, NotRetryable, Task
 
@@ -95,7 +95,8 @@ def fork(task: Task) -> dict[str, Any]:
         task.log.info("never heard")
         return {"of": "the forked child"}
     os.wait()
-    with multiprocessing.get_context(task.payload["method"]).Pool(1) as pool:
+    context = cast(Any, multiprocessing).get_context(task.payload["method"])
+    with context.Pool(1) as pool:
         return {"mapped": pool.map(abs, [-1])}
 
 

@@ -160,11 +160,15 @@ async def test_the_agent_of_a_task_with_the_settings_that_are_stored_when_it_beg
 
 async def test_hello_says_what_tasks_there_are() -> None:
     agent = Agent("Worker", "worker")
-    agent.task("a", description="does a", schema={"type": "object"})(lambda task: {})
-    agent.task("b", default=True)(lambda task: {"took": task.type})
+
+    @agent.task("a", description="does a", schema={"type": "object"})
+    @agent.task("b", default=True)
+    def took(task: Task) -> dict[str, str]:
+        return {"took": task.type}
+
     async with bench(agent) as made:
         said = [(each.name, each.description, each.schema) for each in made.hello.task_types]
-        assert said == [("a", "does a", '{"type": "object"}'), ("b", "", ""), ("*", "", "")]
+        assert said == [("b", "", ""), ("*", "", ""), ("a", "does a", '{"type": "object"}')]
         assert (await made.run("other")).result == '{"took":"other"}'
 
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 import time
+from collections.abc import Callable
 
 import psutil
 import pytest
@@ -156,8 +157,9 @@ def test_functions_that_a_child_could_not_find_are_refused() -> None:
 
     with pytest.raises(ValueError, match="that a module defines by name, not 'test_functions"):
         made.task("t", isolate="process")(nested)
+    nameless: Callable[[Task], None] = lambda task: None  # noqa: E731 - it must be one
     with pytest.raises(ValueError, match="<lambda>"):
-        made.task("t", isolate="process")(lambda task: {})
+        made.task("t", isolate="process")(nameless)
     with pytest.raises(ValueError, match="isolate must be 'process' or None"):
         made.task("t", isolate="thread")  # pyright: ignore[reportArgumentType] - what the check is for
     assert made.task_types == ()

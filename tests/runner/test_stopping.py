@@ -165,7 +165,11 @@ def swallowing_coroutine(began: threading.Event, release: threading.Event) -> Ca
 async def test_code_that_does_not_stop_is_reported_and_counted_until_it_ends(kind: str, reason: str) -> None:
     began, release = threading.Event(), threading.Event()
     agent = agent_with(STUBBORN[kind](began, release))
-    agent.task("other")(lambda task: {"other": "done"})
+
+    @agent.task("other")
+    def other_work(task: Task) -> dict[str, str]:
+        return {"other": "done"}
+
     async with bench(agent, limit=2) as made:
         held = made.instance.held
         attempt = made.assign("work", timeout=0.05 if reason == "timeout" else 3600)
