@@ -1,11 +1,14 @@
 """The attempts that this instance holds: their code runs, or their outcome is not settled yet.
 
-Owned by the link's thread. It says what every status and hello says: what is held, and how much more may come.
+Owned by the link's thread. It says what every status and hello says: what is held, and how much more may come. It keeps
+the time of each attempt, and sees to it that code which was told to stop does, or that it is reported all the same.
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Final
 
 from agent_orchestration.v1 import runners_pb2
@@ -13,25 +16,46 @@ from agent_runner import outcomes
 from agent_runner.attempts import Attempt, Stop
 from agent_runner.outbox import AttemptId, Ended, Outbox
 
+log = logging.getLogger("agent_runner")
+
 MAX_UNSETTLED_BYTES: Final = 64 * 1024 * 1024
 
 # Makes an attempt ready to start; or says at once how it ends.
 Prepare = Callable[[AttemptId, runners_pb2.Assignment], Attempt | runners_pb2.Outcome]
 
 
+@dataclass(frozen=True, slots=True)
+class Grace:
+    """Seconds from one step to the next of stopping code: from telling it to SIGTERM, from that to SIGKILL."""
+
+    seconds: float = 5.0
+    # When another instance may begin the same task, a second after the lease has run out or was given back.
+    urgent: float = 0.3
+
+
+DEFAULT_GRACE: Final = Grace()
+
+
 class Held:
     """What one instance holds."""
 
-    def __init__(self, prepare: Prepare, outbox: Outbox) -> None:
+    def __init__(self, prepare: Prepare, outbox: Outbox, wake: Callable[[], None], grace: Grace) -> None:
+        """`wake` is called when there is something to say that the outbox does not know of."""
         self.draining = False
         # Attempts that the instance may hold at a time.
         self.limit = 0
         self._prepare = prepare
         self._outbox = outbox
+        self._wake = wake
+        self._grace = grace
+        self._loop = asyncio.get_running_loop()
         self._held: set[AttemptId] = set()
         # Attempts whose code has not ended, and those of them that are not held any more: dropped, but not stopped yet.
         self._running: dict[AttemptId, Attempt] = {}
         self._strays: set[AttemptId] = set()
+        # What comes next for each that runs: its timeout, or the next step of stopping it.
+        self._timers: dict[AttemptId, asyncio.TimerHandle] = {}
+        self._stopping: dict[AttemptId, Stop] = {}
         self._outcomes: dict[AttemptId, runners_pb2.Outcome] = {}
         self._unsent: dict[AttemptId, None] = {}
         self._unsettled_bytes = 0
@@ -48,9 +72,14 @@ class Held:
         return [attempt.message() for attempt in self._held]
 
     @property
-    def running(self) -> int:
-        """How many attempts have code that has not ended, also of attempts that were dropped."""
-        return len(self._running)
+    def stuck(self) -> int:
+        """How many attempts have code that has not ended, while they have for the server. Each takes a slot."""
+        return len(self._strays)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether there is an attempt that has no outcome yet."""
+        return len(self._outcomes) < len(self._held)
 
     @property
     def has_unsent(self) -> bool:
@@ -77,10 +106,16 @@ class Held:
             if self.draining:
                 self._end(attempt_id, outcomes.handed_back("the runner goes away"))
                 continue
+            if self._strays and len(self._running) >= self.limit:
+                # Given out before the server knew.
+                self._end(attempt_id, outcomes.handed_back("no slot is free: code that was told to stop has not"))
+                continue
             prepared = self._prepare(attempt_id, assignment)
             if isinstance(prepared, Attempt):
                 self._running[attempt_id] = prepared
                 prepared.start()
+                if prepared.timeout is not None:
+                    self._after(prepared.timeout, attempt_id, self._timed_out)
             else:
                 self._end(attempt_id, prepared)
         self._changed.set()
@@ -90,6 +125,8 @@ class Held:
         for attempt_id, outcome in ended:
             self._running.pop(attempt_id, None)
             self._strays.discard(attempt_id)
+            self._stopping.pop(attempt_id, None)
+            self._clear_timer(attempt_id)
             if outcome is not None:
                 self._end(attempt_id, outcome)
         self._changed.set()
@@ -102,9 +139,7 @@ class Held:
 
     def cancel(self, attempt_id: AttemptId, stop: Stop) -> None:
         """Stops one attempt. What is dropped is not held from here on."""
-        running = self._running.get(attempt_id)
-        if running is not None:
-            running.cancel(stop)
+        self._stop(attempt_id, stop)
         if stop is Stop.DROPPED:
             self._forget(attempt_id)
         self._changed.set()
@@ -118,11 +153,12 @@ class Held:
 
     def stop_for_hand_back(self) -> None:
         """Tells all code to stop; what still ends is handed back."""
-        for attempt in self._running.values():
-            attempt.cancel(Stop.HANDED_BACK)
+        for attempt_id in self._running:
+            self._stop(attempt_id, Stop.HANDED_BACK)
 
     def hand_back(self) -> None:
         """Gives everything that still runs back to the queue."""
+        self.kill_all()
         for attempt_id in self._running:
             self._end(attempt_id, outcomes.handed_back("the runner went away"))
         self._changed.set()
@@ -143,6 +179,59 @@ class Held:
                 while not condition():
                     self._changed.clear()
                     await self._changed.wait()
+
+    def kill_all(self) -> None:
+        """Ends every process that still runs for an attempt, at once."""
+        for attempt in self._running.values():
+            while attempt.press():
+                pass
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+
+    def _stop(self, attempt_id: AttemptId, stop: Stop) -> None:
+        attempt = self._running.get(attempt_id)
+        if attempt is None:
+            return
+        before = self._stopping.get(attempt_id)
+        attempt.cancel(stop)
+        # A cancel that is repeated wins no time.
+        if before is None or (stop.is_urgent and not before.is_urgent):
+            self._stopping[attempt_id] = stop
+            self._after(self._patience(stop), attempt_id, self._press)
+
+    def _timed_out(self, attempt_id: AttemptId) -> None:
+        self._stop(attempt_id, Stop.TIMEOUT)
+
+    def _press(self, attempt_id: AttemptId) -> None:
+        """Its code was told to stop, or signalled, and has not stopped."""
+        attempt, stop = self._running[attempt_id], self._stopping[attempt_id]
+        patience = self._patience(stop)
+        if attempt.press():
+            self._after(patience, attempt_id, self._press)
+            return
+        if stop.is_urgent:
+            # What is dropped is nobody's business, and what is handed back is when the runner leaves.
+            return
+        outcome = attempt.give_up(patience)
+        log.warning("attempt %d at %s has been told to stop and does not", attempt_id.number, attempt_id.task_id)
+        if outcome is not None:
+            self._end(attempt_id, outcome)
+            self._changed.set()
+            self._wake()
+
+    def _patience(self, stop: Stop) -> float:
+        return self._grace.urgent if stop.is_urgent else self._grace.seconds
+
+    def _after(self, seconds: float, attempt_id: AttemptId, action: Callable[[AttemptId], None]) -> None:
+        """Sets the attempt's timer, in place of the one that was set before."""
+        self._clear_timer(attempt_id)
+        self._timers[attempt_id] = self._loop.call_later(seconds, action, attempt_id)
+
+    def _clear_timer(self, attempt_id: AttemptId) -> None:
+        timer = self._timers.pop(attempt_id, None)
+        if timer is not None:
+            timer.cancel()
 
     def _end(self, attempt_id: AttemptId, outcome: runners_pb2.Outcome) -> None:
         if attempt_id not in self._held or attempt_id in self._outcomes:

@@ -4,37 +4,29 @@ import asyncio
 import logging
 import math
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Final
 
 from agent_orchestration.v1 import agents_pb2, runners_pb2
 from agent_runner import clock, outcomes
-from agent_runner.attempts import AsyncAttempt, Attempt, Handler, ThreadAttempt, UserLoop, is_async
-from agent_runner.held import Held
+from agent_runner.attempts import AsyncAttempt, Attempt, ProcessAttempt, ThreadAttempt
+from agent_runner.calls import is_async
+from agent_runner.children import Children
+from agent_runner.definition import Definition, TaskFunction
+from agent_runner.held import DEFAULT_GRACE, Grace, Held
 from agent_runner.lease import HELLO, LeaseClock
 from agent_runner.load import Load, memory_usage, uptime
 from agent_runner.outbox import AttemptId, Outbox
-from agent_runner.task import Task
+from agent_runner.program import Program, Run
+from agent_runner.reports import Reports
+from agent_runner.task import AgentInfo, Task
 from agent_runner.threads import Threads
+from agent_runner.user_loop import UserLoop
 
 log = logging.getLogger("agent_runner")
 
 PROTOCOL_VERSION: Final = 1
-ANY_TYPE: Final = "*"
-
-
-@dataclass(frozen=True, slots=True)
-class Definition:
-    """What the code says of the agent. `configuration` is the text of a JSON object."""
-
-    name: str
-    type: str
-    agent_id: str | None
-    environment: str | None
-    configuration: str
-    handlers: Mapping[str, Handler]
 
 
 class Instance:
@@ -46,19 +38,22 @@ class Instance:
         user: UserLoop,
         wake: Callable[[], None],
         now: Callable[[], float] = clock.now,
+        grace: Grace = DEFAULT_GRACE,
     ) -> None:
         """`wake` is called from any thread when agent code has something to say."""
         self.definition = definition
         self.outbox = Outbox(wake)
-        self.held = Held(self._prepare, self.outbox)
+        self.held = Held(self._prepare, self.outbox, wake, grace)
         self.lease = LeaseClock()
         # Seconds; unknown before the first welcome.
         self.lease_seconds = math.inf
         self.now = now
         self._id = secrets.token_hex(16)
         self._agent_id = definition.agent_id
+        self._configuration = definition.configuration
         self._user = user
         self._threads = Threads(definition.name)
+        self._children = Children(definition.name, definition.type)
         self._load = Load()
         self._lease_moved = asyncio.Event()
 
@@ -71,7 +66,7 @@ class Instance:
             type=me.type,
             name=me.name,
             instance_id=self._id,
-            task_types=[agents_pb2.TaskType(name=name) for name in me.handlers],
+            task_types=[_task_type(name, function) for name, function in me.functions.items()],
             held=self.held.messages(),
             configuration=me.configuration,
             environment=me.environment,
@@ -93,8 +88,10 @@ class Instance:
 
     def configure(self, configure: runners_pb2.Configure) -> None:
         """The stored settings are in force from here on."""
+        self._configuration = configure.configuration or "{}"
         self.held.limit = configure.max_concurrent_tasks
         self._threads.resize(configure.max_concurrent_tasks)
+        self._children.resize(configure.max_concurrent_tasks)
 
     def status(self, number: int, last_assign: int) -> runners_pb2.Status:
         """What is held and how the process does. Called right before it is sent: the lease is counted from here."""
@@ -105,6 +102,7 @@ class Instance:
             capacity=self.held.capacity,
             memory_usage=memory_usage(),
             cpu_usage=self._load.cpu_usage(),
+            stuck=self.held.stuck,
         )
         status.uptime.FromMicroseconds(round(uptime() * 1e6))
         self.lease.sent(number, self.now())
@@ -144,18 +142,35 @@ class Instance:
     def close(self) -> None:
         """Stops all code that can be stopped and forgets it."""
         self.held.drop_all()
+        self.held.kill_all()
+        self._children.close()
         self._threads.resize(0)
 
-    def _prepare(self, attempt: AttemptId, assignment: runners_pb2.Assignment) -> Attempt | runners_pb2.Outcome:
-        handlers = self.definition.handlers
-        handler = handlers.get(assignment.type) or handlers.get(ANY_TYPE)
-        if handler is None:
-            known = ", ".join(sorted(handlers))
-            return outcomes.failed("no_handler", f"no function is registered for {assignment.type!r}, only for {known}")
-        asynchronous = is_async(handler)
+    def _prepare(self, id: AttemptId, assignment: runners_pb2.Assignment) -> Attempt | runners_pb2.Outcome:
+        function = self.definition.function(assignment.type)
+        if function is None:
+            known = ", ".join(sorted(self.definition.functions))
+            message = f"no function is registered for {assignment.type!r}, only for {known}"
+            return outcomes.failed(outcomes.NO_HANDLER, message)
+        reports = Reports(id, self.outbox)
+        timeout = assignment.timeout.ToMicroseconds() / 1e6 or None
+        run = function.run
+        asynchronous = function.isolated is None and not isinstance(run, Program) and is_async(run)
+        me = self.definition
+        agent = AgentInfo(self._agent_id or "", me.name, me.type, self._configuration)
         task = Task(
-            attempt, assignment.type, assignment.payload, self._agent_id or "", self.outbox, is_plain=not asynchronous
+            id.task_id, id.number, assignment.type, assignment.payload, agent, reports, is_plain=not asynchronous
         )
+        if isinstance(run, Program):
+            worker = Run(run, task, assignment.payload, reports)
+            return ProcessAttempt(id, task, reports, self.outbox, timeout, worker, self._threads)
+        if function.isolated is not None:
+            worker = self._children.work(function.isolated, assignment, agent, reports)
+            return ProcessAttempt(id, task, reports, self.outbox, timeout, worker, self._threads)
         if asynchronous:
-            return AsyncAttempt(attempt, task, handler, self.outbox, self._user)
-        return ThreadAttempt(attempt, task, handler, self.outbox, self._user, self._threads)
+            return AsyncAttempt(id, task, reports, self.outbox, timeout, run, self._user)
+        return ThreadAttempt(id, task, reports, self.outbox, timeout, run, self._user, self._threads)
+
+
+def _task_type(name: str, function: TaskFunction) -> agents_pb2.TaskType:
+    return agents_pb2.TaskType(name=name, description=function.description, schema=function.schema)

@@ -14,11 +14,12 @@ from typing import Final
 import grpc
 
 from agent_orchestration.v1 import runners_pb2_grpc
-from agent_runner.attempts import UserLoop
-from agent_runner.instance import Definition, Instance
+from agent_runner.definition import Definition
+from agent_runner.instance import Instance
 from agent_runner.probe import is_refused
 from agent_runner.settings import Address
 from agent_runner.stream import Refused, Stream, StreamEnded
+from agent_runner.user_loop import UserLoop
 
 log = logging.getLogger("agent_runner")
 
@@ -89,10 +90,10 @@ class Link:
         ends = self._loop.time() + timeout
         held.draining = True
         self._woken()
-        await held.until(lambda: not held.running, timeout)
-        if held.running:
+        await held.until(lambda: not held.is_busy, timeout)
+        if held.is_busy:
             held.stop_for_hand_back()
-            await held.until(lambda: not held.running, STOP_SECONDS)
+            await held.until(lambda: not held.is_busy, STOP_SECONDS)
             held.hand_back()
             self._woken()
         await held.until(lambda: not held, max(SETTLE_SECONDS, ends - self._loop.time()))

@@ -4,6 +4,7 @@ Bounded: beyond the limits log lines are refused (their writer counts them and s
 report of each attempt. Outcomes are always taken: there is at most one for each attempt that is held.
 """
 
+import os
 import threading
 import time
 from collections import deque
@@ -54,12 +55,19 @@ class Outbox:
 
     def __init__(self, wake: Callable[[], None]) -> None:
         self._wake = wake
-        self._lock = threading.Lock()
+        self._pid = os.getpid()
+        # Agent code may report from a finaliser, which can run within a call from the same thread.
+        self._lock = threading.RLock()
         self._woken = False
         self._lines: deque[Line] = deque()
         self._line_bytes = 0
         self._progress: dict[AttemptId, Progress] = {}
         self._ended: list[Ended] = []
+
+    @property
+    def is_of_another_process(self) -> bool:
+        """Whether this is a copy that a fork made: nobody empties it, and its lock may be held for ever."""
+        return os.getpid() != self._pid
 
     @property
     def is_full(self) -> bool:
@@ -82,6 +90,8 @@ class Outbox:
 
     def progress(self, attempt: AttemptId, percent: float, message: str | None) -> None:
         """Queues a report in place of the attempt's last one; a message stays until there is a newer one."""
+        if self.is_of_another_process:
+            return
         with self._lock:
             if message is None and attempt in self._progress:
                 message = self._progress[attempt][1]

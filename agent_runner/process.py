@@ -3,20 +3,18 @@
 import asyncio
 import logging
 import os
-import signal
 import sys
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
-from types import FrameType
 from typing import Final
 
-from agent_runner.agent import Agent
-from agent_runner.attempts import UserLoop
+from agent_runner.definition import Definition
 from agent_runner.link import Link
 from agent_runner.settings import Address, BadSettings, read
+from agent_runner.signals import Signals
 from agent_runner.stream import Refused
+from agent_runner.user_loop import UserLoop
 
 log = logging.getLogger("agent_runner")
 
@@ -24,10 +22,11 @@ DRAIN_SECONDS: Final = 25.0
 REFUSED: Final = 2
 LEFTOVER_SECONDS: Final = 1.0
 FORCED_EXIT_SECONDS: Final = 2.0
+BLOCKED_EXIT_SECONDS: Final = 5.0
 
 
 def run(
-    agents: Sequence[Agent],
+    agents: Sequence[Definition],
     server: str | None = None,
     api_key: str | None = None,
     drain_timeout: float = DRAIN_SECONDS,
@@ -40,8 +39,9 @@ def run(
         logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
     try:
         links = Links(agents, read(server, api_key))
-        with _signals(links, drain_timeout):
-            _run_user_loop(links)
+        signals = Signals(lambda: links.drain(drain_timeout))
+        with signals.handled():
+            _serve_in_own_loop(links, signals)
     except (BadSettings, Refused) as problem:
         print(f"error: {problem}", file=sys.stderr)
         return REFUSED
@@ -50,22 +50,14 @@ def run(
 
 def exit_soon(code: int) -> None:
     """Lets the interpreter end in its own way, but not for long: agent code may have left threads that never end."""
-
-    def force() -> None:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-
-    timer = threading.Timer(FORCED_EXIT_SECONDS, force)
-    timer.daemon = True
-    timer.start()
+    _force_exit_in(FORCED_EXIT_SECONDS, code)
     sys.exit(code)
 
 
 class Links:
-    """The links of several agents, in one thread. Agent code runs in the event loop that calls `serve`."""
+    """The links of several agents, in one thread. Agent code runs in an event loop that somebody else runs."""
 
-    def __init__(self, agents: Sequence[Agent], address: Address) -> None:
+    def __init__(self, agents: Sequence[Definition], address: Address) -> None:
         self._agents = agents
         self._address = address
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -74,13 +66,16 @@ class Links:
         # The event loop only keeps weak references to tasks.
         self._draining: set[asyncio.Task[None]] = set()
 
-    async def serve(self) -> None:
-        """Serves until drained. Refused when the server will not have one of the agents."""
-        user = UserLoop()
+    def start(self, user: UserLoop) -> "Future[None]":
+        """Serves until drained; then the future is done. Refused in it when the server will not have an agent."""
         ended: Future[None] = Future()
         ended.set_running_or_notify_cancel()
         threading.Thread(target=self._run, args=(user, ended), name="agent_runner link", daemon=True).start()
-        await asyncio.wrap_future(ended)
+        return ended
+
+    async def serve(self) -> None:
+        """Serves until drained, with agent code in this loop. Refused when the server will not have an agent."""
+        await asyncio.wrap_future(self.start(UserLoop(asyncio.get_running_loop())))
 
     def drain(self, timeout: float) -> None:
         """Lets running work end, hands back the rest, says goodbye; `serve` then returns. From any thread, also from a
@@ -99,9 +94,10 @@ class Links:
             ended.set_result(None)
 
     async def _serve(self, user: UserLoop) -> None:
-        self._links = [Link(agent.definition(), self._address, user) for agent in self._agents]
+        self._links = [Link(agent, self._address, user) for agent in self._agents]
         self._loop = asyncio.get_running_loop()
         running = [asyncio.create_task(link.run()) for link in self._links]
+        watching = asyncio.create_task(user.watch())
         if self._drain_timeout is not None:
             self._begin_drain()
         try:
@@ -112,7 +108,8 @@ class Links:
                 self._begin_drain()
                 await asyncio.wait(running)
         finally:
-            await asyncio.gather(*self._draining, return_exceptions=True)
+            watching.cancel()
+            await asyncio.gather(watching, *self._draining, return_exceptions=True)
         for task in running:
             task.result()
 
@@ -121,50 +118,63 @@ class Links:
             self._draining = {asyncio.create_task(link.drain(self._drain_timeout)) for link in self._links}
 
 
-@contextmanager
-def _signals(links: Links, drain_timeout: float) -> Generator[None, None, None]:
-    """The first SIGTERM or SIGINT drains, the second ends the process. Both work while agent code blocks the loop."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    is_draining = False
-
-    def signalled(number: int, frame: FrameType | None) -> None:
-        nonlocal is_draining
-        if is_draining:
-            os._exit(128 + number)
-        is_draining = True
-        links.drain(drain_timeout)
-
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    before = [signal.signal(number, signalled) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
-
-
-def _run_user_loop(links: Links) -> None:
-    """`asyncio.run`, but for agent code: SystemExit in a task that it started on the side does not end the process, and
-    a task that ignores its cancellation does not hold up the end.
+def _serve_in_own_loop(links: Links, signals: Signals) -> None:
+    """Like `asyncio.run`, but for agent code: neither a `stop` of the loop, nor an exit in a task that it started on
+    the side, nor a cancel of every task in sight ends the process; and a task that ignores its own cancel does not hold
+    it up at the end.
     """
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
-    serving = loop.create_task(links.serve())
+    is_over = False
+
+    def finish(force: threading.Timer) -> None:
+        nonlocal is_over
+        is_over = True
+        force.cancel()
+        loop.stop()
+
+    def links_ended(ended: "Future[None]") -> None:
+        # In the link's thread. Agent code may block the loop for ever; its work was handed back.
+        code = REFUSED if isinstance(ended.exception(), Refused) else 0
+        force = _force_exit_in(BLOCKED_EXIT_SECONDS, code)
+        loop.call_soon_threadsafe(finish, force)
+
+    ended = links.start(UserLoop(loop, signals.keep))
+    ended.add_done_callback(links_ended)
     try:
-        while not serving.done():
-            try:
-                loop.run_until_complete(serving)
-            except (SystemExit, KeyboardInterrupt) as error:
-                log.error("a background task of agent code raised %r: ignored", error)
-        serving.result()
+        while not is_over:
+            _run_agent_code(loop.run_forever)
+        ended.result()
     finally:
         leftovers = asyncio.all_tasks(loop)
         for task in leftovers:
             task.cancel()
         if leftovers:
-            loop.run_until_complete(asyncio.wait(leftovers, timeout=LEFTOVER_SECONDS))
-        loop.run_until_complete(loop.shutdown_asyncgens())
+            _run_agent_code(lambda: loop.run_until_complete(asyncio.wait(leftovers, timeout=LEFTOVER_SECONDS)))
+        _run_agent_code(lambda: loop.run_until_complete(loop.shutdown_asyncgens()))
         asyncio.set_event_loop(None)
         loop.close()
+
+
+def _run_agent_code(run: Callable[[], object]) -> None:
+    try:
+        run()
+    except (SystemExit, KeyboardInterrupt) as error:
+        log.error("a background task of agent code raised %r: ignored", error)
+    except RuntimeError as error:
+        # The loop was stopped before the end, by agent code.
+        log.error("at the end of the loop: %s", error)
+
+
+def _force_exit_in(seconds: float, code: int) -> threading.Timer:
+    def force() -> None:
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:
+            os._exit(code)
+
+    timer = threading.Timer(seconds, force)
+    timer.daemon = True
+    timer.start()
+    return timer

@@ -58,7 +58,8 @@ class Stream:
         self.is_proven = False
         self._status_number = 0
         self._status_due = 0.0
-        self._said_capacity = 0
+        # Capacity and stuck attempts, as the server knows them.
+        self._said_room = (0, 0)
         self._last_assign = 0
         self._in_flight: list[set[AttemptId]] = []
         self._next_reports = 0.0
@@ -133,7 +134,7 @@ class Stream:
             case "welcome":
                 self._cancel_timer("answer")
                 self._instance.welcomed(response.welcome)
-                self._said_capacity = held.limit
+                self._said_room = (held.limit, 0)
                 self._status_later()
                 self._welcomed.set()
             case "renewed":
@@ -197,12 +198,12 @@ class Stream:
         await self._call.write(message)
 
     async def _send_status_if_due(self) -> None:
-        capacity = self._instance.held.capacity
-        if self._loop.time() < self._status_due and capacity == self._said_capacity:
+        room = (self._instance.held.capacity, self._instance.held.stuck)
+        if self._loop.time() < self._status_due and room == self._said_room:
             return
         self._check_lease()
         self._status_number += 1
-        self._said_capacity = capacity
+        self._said_room = room
         self._status_later()
         if "answer" not in self._timers:
             self._expect_answer()

@@ -4,22 +4,29 @@ import asyncio
 import json
 import threading
 from collections.abc import Callable, Generator
+from dataclasses import dataclass
 from functools import cached_property
 from numbers import Real
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from agent_orchestration.v1 import common_pb2
-from agent_runner.outbox import AttemptId, Line, Outbox
+from agent_runner.errors import TaskCancelled
 from agent_runner.text import cut, shown
 
 MAX_LINE_BYTES: Final = 8 * 1024
 MAX_PROGRESS_MESSAGE_BYTES: Final = 1_000
-# The server keeps 10,000 lines of a task: room is left for a traceback and for the line that counts what is missing.
-MAX_LINES: Final = 9_700
 
 
-class TaskCancelled(asyncio.CancelledError):
-    """Raised once by `task.progress` and `task.log` in a plain function whose attempt should stop."""
+class Reporter(Protocol):
+    """Where the reports of one attempt go. Called from any thread."""
+
+    def log(self, level: common_pb2.LogLevel.ValueType, text: str, *, even_if_full: bool = False) -> None:
+        """Takes a line of at most 8 KiB. `even_if_full` is for the few lines that must not be missing."""
+        ...
+
+    def progress(self, percent: float, message: str | None) -> None:
+        """Takes a report from 0 to 100."""
+        ...
 
 
 class Queued:
@@ -29,89 +36,83 @@ class Queued:
         yield
 
 
+@dataclass(frozen=True)
+class AgentInfo:
+    """The agent that a task runs for: its id, name and type, and the settings that are stored of it."""
+
+    id: str
+    name: str
+    type: str
+    # The text of a JSON object.
+    stored_configuration: str = "{}"
+
+    @cached_property
+    def configuration(self) -> dict[str, Any]:
+        """The stored configuration as it was when the attempt began. A copy of the task's own."""
+        return json.loads(self.stored_configuration)
+
+
 class TaskLog:
     """Log lines of one attempt, shown with the task and as events. Arguments are put in with `%`, as in `logging`.
 
-    Lines are cut at 8 KiB. When lines come faster than they can be sent, or are too many, some are dropped and a line
-    says how many.
+    Lines are cut at 8 KiB. When lines come faster than they can be sent, or are too many, some in the middle are
+    dropped and a line says how many.
     """
 
-    def __init__(self, attempt: AttemptId, outbox: Outbox, interrupt: Callable[[], None]) -> None:
+    def __init__(self, reporter: Reporter, interrupt: Callable[[], None]) -> None:
         """`interrupt` raises when the code should stop."""
-        self._attempt = attempt
-        self._outbox = outbox
+        self._reporter = reporter
         self._interrupt = interrupt
-        self._lock = threading.Lock()
-        self._written = 0
-        self._dropped = 0
 
     def debug(self, message: object, *arguments: object) -> None:
         """A line for the author."""
-        self.write(common_pb2.LOG_LEVEL_DEBUG, _text(message, arguments))
+        self._write(common_pb2.LOG_LEVEL_DEBUG, message, arguments)
 
     def info(self, message: object, *arguments: object) -> None:
         """A line for whoever watches."""
-        self.write(common_pb2.LOG_LEVEL_INFO, _text(message, arguments))
+        self._write(common_pb2.LOG_LEVEL_INFO, message, arguments)
 
     def warning(self, message: object, *arguments: object) -> None:
         """A line about something odd."""
-        self.write(common_pb2.LOG_LEVEL_WARNING, _text(message, arguments))
+        self._write(common_pb2.LOG_LEVEL_WARNING, message, arguments)
 
     def error(self, message: object, *arguments: object) -> None:
         """A line about something wrong."""
-        self.write(common_pb2.LOG_LEVEL_ERROR, _text(message, arguments))
+        self._write(common_pb2.LOG_LEVEL_ERROR, message, arguments)
 
-    def write(self, level: common_pb2.LogLevel.ValueType, text: str, *, even_if_full: bool = False) -> None:
-        """One line of any level. `even_if_full` is for the few lines that must not be missing."""
+    def _write(self, level: common_pb2.LogLevel.ValueType, message: object, arguments: tuple[object, ...]) -> None:
         self._interrupt()
-        line = Line(self._attempt, level, cut(text, MAX_LINE_BYTES))
-        with self._lock:
-            if even_if_full or (self._written < MAX_LINES and not self._outbox.is_full):
-                self._say_dropped()
-                self._written += 1
-                self._outbox.log(line)
-            else:
-                self._dropped += 1
-
-    def close(self) -> None:
-        """Nothing more will be written: says what is missing."""
-        with self._lock:
-            self._say_dropped()
-
-    def _say_dropped(self) -> None:
-        if self._dropped:
-            text = f"{self._dropped:,} log lines dropped: too many, or written faster than they could be sent"
-            self._outbox.log(Line(self._attempt, common_pb2.LOG_LEVEL_WARNING, text))
-            self._dropped = 0
+        self._reporter.log(level, cut(_text(message, arguments), MAX_LINE_BYTES))
 
 
 class Task:
     """One attempt at a task, as agent code sees it.
 
-    `id`, `type`, `attempt` (1, 2, ...) and `agent_id` say what it is.
+    `id`, `type` and `attempt` (1, 2, ...) say what it is, `agent` for whom it runs.
     """
 
     def __init__(
-        self,
-        attempt: AttemptId,
-        type: str,
-        payload: str,
-        agent_id: str,
-        outbox: Outbox,
-        *,
-        is_plain: bool,
+        self, id: str, attempt: int, type: str, payload: str, agent: AgentInfo, reporter: Reporter, *, is_plain: bool
     ) -> None:
-        self.id = attempt.task_id
-        self.attempt = attempt.number
+        """`payload` is JSON text."""
+        self.id = id
+        self.attempt = attempt
         self.type = type
-        self.agent_id = agent_id
-        self.log = TaskLog(attempt, outbox, self._interrupt)
-        self._key = attempt
-        self._outbox = outbox
+        self.agent = agent
+        self.log = TaskLog(reporter, self._interrupt)
+        self._reporter = reporter
         self._payload = payload
         self._cancelled = False
-        # An async function is interrupted at an await, a plain one when it reports: once either way.
-        self._is_interrupted = not is_plain
+        # The threads of a plain function, or else the asyncio task of an async one, that are to be interrupted; and
+        # those that were, so that cleaning up can report too.
+        self._is_plain = is_plain
+        self._own: object = None
+        self._interrupted: set[object] = set()
+
+    @property
+    def agent_id(self) -> str:
+        """The agent's id."""
+        return self.agent.id
 
     @cached_property
     def payload(self) -> dict[str, Any]:
@@ -122,10 +123,6 @@ class Task:
     def cancelled(self) -> bool:
         """True once the attempt should stop. A plain function that runs for long looks here from time to time."""
         return self._cancelled
-
-    def cancel(self) -> None:
-        """Tells the code that it should stop."""
-        self._cancelled = True
 
     def progress(self, percent: float, message: str | None = None) -> Queued:
         """Reports progress from 0 to 100. It is queued at once; a plain function need not await it.
@@ -141,13 +138,49 @@ class Task:
         if not 0 <= value <= 100:
             raise ValueError(f"progress must be from 0 to 100, not {value}")
         self._interrupt()
-        self._outbox.progress(self._key, value, None if message is None else cut(message, MAX_PROGRESS_MESSAGE_BYTES))
+        self._reporter.progress(value, None if message is None else cut(message, MAX_PROGRESS_MESSAGE_BYTES))
         return Queued()
 
+    # What follows is for the runner.
+
+    def cancel(self) -> None:
+        """Tells the code that it should stop."""
+        self._cancelled = True
+
+    def began_in(self, work: "asyncio.Task[Any]") -> None:
+        """The async function runs in this task of its loop."""
+        self._own = work
+
+    def should_interrupt(self, place: object) -> bool:
+        """Whether the code in this place, a thread or an asyncio task, is to be interrupted now: once for each."""
+        if not self._cancelled or place in self._interrupted:
+            return False
+        self._interrupted.add(place)
+        return True
+
+    def interruption(self) -> TaskCancelled:
+        """What the code sees."""
+        return TaskCancelled(f"attempt {self.attempt} at {self.id} should stop")
+
     def _interrupt(self) -> None:
-        if self._cancelled and not self._is_interrupted:
-            self._is_interrupted = True
-            raise TaskCancelled(f"attempt {self.attempt} at {self.id} should stop")
+        if not self._cancelled:
+            return
+        if self._is_plain:
+            place: object = threading.get_ident()
+        else:
+            # Tasks and threads that the function started are stopped by the function, not here.
+            place = _current_asyncio_task()
+            if place is None or place is not self._own:
+                return
+        if self.should_interrupt(place):
+            raise self.interruption()
+
+
+def _current_asyncio_task() -> "asyncio.Task[Any] | None":
+    try:
+        return asyncio.current_task()
+    except RuntimeError:
+        return None
 
 
 def _text(message: object, arguments: tuple[object, ...]) -> str:

@@ -29,3 +29,14 @@ def shown(value: object) -> str:
         return str(value)
     except Exception as error:
         return f"<{type(value).__name__}, whose text cannot be made: {type(error).__name__}>"
+
+
+def cut_bytes(data: bytes, size: int, limit: int) -> str:
+    """The beginning of a text of `size` bytes, storable, in at most `limit` bytes of UTF-8, and what is cut."""
+    if size <= limit:
+        text = storable(data.decode(errors="replace"))
+        if len(text.encode()) <= limit:
+            return text
+    mark = f"... [cut, {size:,} bytes in all]"
+    kept = storable(data[:limit].decode(errors="replace")).encode()[: limit - len(mark)]
+    return kept.decode(errors="ignore") + mark

@@ -1,4 +1,4 @@
-"""What becomes of whatever agent code does, without a server: attempts begin, report and end in an instance."""
+"""What becomes of whatever agent code returns, raises and reports."""
 
 import asyncio
 import contextvars
@@ -6,82 +6,17 @@ import functools
 import json
 import sys
 import threading
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
 from agent_orchestration.v1 import common_pb2, runners_pb2
-from agent_runner import Agent, Task, TaskCancelled
-from agent_runner.attempts import Handler, Stop, UserLoop
-from agent_runner.instance import Instance
-from agent_runner.outbox import MAX_LINES, AttemptId, Line, Progress
+from agent_runner import Agent, NotRetryable, Task, TaskError
+from agent_runner.calls import Handler
 from agent_runner.task import MAX_LINE_BYTES
-from agent_runner.task import MAX_LINES as MAX_LINES_OF_ATTEMPT
-
-PATIENCE = 10.0
-Outcomes = dict[AttemptId, runners_pb2.Outcome]
-
-
-class Bench:
-    """An instance that is welcome, and no stream: the test does what a stream would."""
-
-    def __init__(self, agent: Agent, limit: int = 10) -> None:
-        loop = asyncio.get_running_loop()
-        self._woken = asyncio.Event()
-
-        def wake() -> None:
-            loop.call_soon_threadsafe(self._woken.set)
-
-        self.instance = Instance(agent.definition(), UserLoop(), wake)
-        welcome = runners_pb2.Welcome(agent_id="agent_1")
-        welcome.lease.FromSeconds(15)
-        welcome.configure.max_concurrent_tasks = limit
-        self.instance.hello()
-        self.instance.welcomed(welcome)
-        self.lines: list[Line] = []
-        self.reports: dict[AttemptId, Progress] = {}
-
-    def assign(self, type: str, payload: str = "{}", task_id: str = "task_1", number: int = 1) -> AttemptId:
-        attempt = runners_pb2.Attempt(task_id=task_id, number=number)
-        self.instance.held.take_up([runners_pb2.Assignment(attempt=attempt, type=type, payload=payload)])
-        return AttemptId(task_id, number)
-
-    def take(self) -> Outcomes:
-        """What would be sent now."""
-        self.instance.held.ended(self.instance.outbox.take_ended())
-        lines, reports = self.instance.outbox.take_reports()
-        self.lines += lines
-        self.reports |= reports
-        return dict(self.instance.held.take_unsent())
-
-    async def outcomes(self, count: int = 1) -> Outcomes:
-        found: Outcomes = {}
-        async with asyncio.timeout(PATIENCE):
-            while len(found) < count:
-                found |= self.take()
-                if len(found) < count:
-                    await self._woken.wait()
-                    self._woken.clear()
-        return found
-
-    async def run(self, type: str, payload: str = "{}") -> runners_pb2.Outcome:
-        """Runs one attempt to its end."""
-        attempt = self.assign(type, payload)
-        outcome = (await self.outcomes())[attempt]
-        self.instance.held.settle([attempt])
-        return outcome
-
-
-def agent_with(function: Handler) -> Agent:
-    agent = Agent("Worker", "worker")
-    agent.task("work")(function)
-    return agent
-
-
-async def outcome_of(function: Handler, payload: str = "{}") -> runners_pb2.Outcome:
-    return await Bench(agent_with(function)).run("work", payload)
+from tests.runner.bench import PATIENCE, Bench, agent_with, asynchronous, bench, outcome_of, plain
 
 
 def raises(error: BaseException) -> Handler:
@@ -89,18 +24,6 @@ def raises(error: BaseException) -> Handler:
         raise error.with_traceback(None)
 
     return function
-
-
-def plain(function: Handler) -> Handler:
-    return function
-
-
-def asynchronous(function: Handler) -> Handler:
-    @functools.wraps(function)
-    async def wrapper(task: Task) -> Any:
-        return function(task)
-
-    return wrapper
 
 
 class OddText(Exception):
@@ -173,6 +96,80 @@ async def test_what_is_raised_fails_the_task_and_nothing_else(
     assert any("in function" in line for line in text)
     assert not any("agent_runner" in line for line in text)
     assert {line.level for line in bench.lines} == {common_pb2.LOG_LEVEL_ERROR}
+
+
+class Declined(NotRetryable):
+    code = "declined"
+
+
+class OddCode(TaskError):
+    code = 5  # pyright: ignore[reportAssignmentType] - agent code may do so
+
+
+@BOTH_KINDS
+@pytest.mark.parametrize(
+    ("error", "code", "message", "is_final"),
+    [
+        (TaskError("no stock", code="no_stock"), "no_stock", "no stock", False),
+        (TaskError(), "task_error", "TaskError", False),
+        (NotRetryable("bad input"), "task_error", "bad input", True),
+        (NotRetryable("bad input", code="bad_input"), "bad_input", "bad input", True),
+        (Declined("by the bank"), "declined", "Declined: by the bank", True),
+        (OddCode("odd"), "task_error", "OddCode: odd", False),
+    ],
+    ids=str,
+)
+async def test_code_may_say_how_it_failed_and_that_trying_again_is_no_use(
+    kind: Callable[[Handler], Handler], error: TaskError, code: str, message: str, is_final: bool
+) -> None:
+    failure = (await outcome_of(kind(raises(error)))).failure
+    assert (failure.code, failure.message, failure.not_retryable) == (code, message, is_final)
+
+
+async def test_a_cause_is_kept_and_speaks_where_the_error_does_not() -> None:
+    def work(task: Task) -> None:
+        try:
+            raise ValueError("the cause")
+        except ValueError as error:
+            raise NotRetryable from error
+
+    async with bench(agent_with(work)) as made:
+        failure = (await made.run("work")).failure
+        assert (failure.message, failure.not_retryable) == ("ValueError: the cause", True)
+        assert "ValueError: the cause" in made.text
+
+
+@pytest.mark.parametrize("code", ["", "two words", "x" * 101, "ä", "nul\0", 5])
+def test_odd_codes_raise_where_they_are_given(code: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match="code must"):
+        TaskError("x", code=code)
+
+
+async def test_the_agent_of_a_task_with_the_settings_that_are_stored_when_it_begins() -> None:
+    def work(task: Task) -> dict[str, Any]:
+        task.agent.configuration["mine"] = "alone"
+        return {"agent": [task.agent.id, task.agent.name, task.agent.type], "stored": task.agent.configuration}
+
+    async with bench(agent_with(work), configuration='{"a": 1}') as made:
+        expected = '{"agent":["agent_1","Worker","worker"],"stored":{"a":%d,"mine":"alone"}}'
+        for number in (1, 1):
+            assert (await made.run("work")).result == expected % number
+        made.instance.configure(runners_pb2.Configure(configuration='{"a": 2}', max_concurrent_tasks=10))
+        assert (await made.run("work")).result == expected % 2
+
+
+async def test_hello_says_what_tasks_there_are() -> None:
+    agent = Agent("Worker", "worker")
+
+    @agent.task("a", description="does a", schema={"type": "object"})
+    @agent.task("b", default=True)
+    def took(task: Task) -> dict[str, str]:
+        return {"took": task.type}
+
+    async with bench(agent) as made:
+        said = [(each.name, each.description, each.schema) for each in made.hello.task_types]
+        assert said == [("b", "", ""), ("*", "", ""), ("a", "does a", '{"type": "object"}')]
+        assert (await made.run("other")).result == '{"took":"other"}'
 
 
 async def test_long_errors_are_cut_and_deep_tracebacks_shortened() -> None:
@@ -289,136 +286,6 @@ async def test_progress_is_queued_at_once_and_keeps_the_last() -> None:
     assert len(message) <= 1000
 
 
-async def test_lines_are_made_storable_whatever_is_logged() -> None:
-    class Odd:
-        def __str__(self) -> str:
-            raise RuntimeError
-
-    def work(task: Task) -> None:
-        task.log.info("100 %")
-        task.log.info("%d of %s", 1, "two")
-        task.log.info("%d", "no number")
-        task.log.info("%(name)s", {"name": "named"})
-        task.log.debug(Odd())
-        task.log.warning(b"\xff")
-        task.log.error("\0\udc80\N{GRINNING FACE}")
-        task.log.info("\N{GRINNING FACE}" * 2_000_000)
-
-    bench = Bench(agent_with(work))
-    await bench.run("work")
-    *short, long = [line.message for line in bench.lines]
-    assert short == [
-        "100 %",
-        "1 of two",
-        "%d no number",
-        "named",
-        "<Odd, whose text cannot be made: RuntimeError>",
-        "b'\\xff'",
-        "\ufffd\\udc80\N{GRINNING FACE}",
-    ]
-    assert len(long.encode()) <= MAX_LINE_BYTES
-    assert long.endswith("... [cut, 2,000,000 characters in all]")
-
-
-async def test_a_flood_of_lines_is_bounded_and_says_what_is_missing() -> None:
-    def work(task: Task) -> None:
-        for number in range(200_000):
-            task.log.info("line %d", number)
-        raise ValueError("at the end")
-
-    bench = Bench(agent_with(work))
-    await bench.run("work")
-    text = [line.message for line in bench.lines]
-    assert len(text) <= MAX_LINES_OF_ATTEMPT + 10
-    assert f"{200_000 - MAX_LINES_OF_ATTEMPT:,} log lines dropped" in text[MAX_LINES_OF_ATTEMPT]
-    assert text[-1] == "ValueError: at the end"
-
-
-async def test_a_full_outbox_asks_for_no_more_work_and_drops_with_a_mark() -> None:
-    def work(task: Task) -> None:
-        for _ in range(6_000):
-            task.log.info("x")
-
-    bench = Bench(agent_with(work), limit=4)
-    assert bench.instance.held.capacity == 4
-    ids = [bench.assign("work", task_id=f"task_{number}") for number in range(2)]
-    held = bench.instance.held
-    async with asyncio.timeout(PATIENCE):
-        while held.running:
-            held.ended(bench.instance.outbox.take_ended())
-            await asyncio.sleep(0.01)
-    assert held.capacity == 2, "what is held, no more"
-    assert set(bench.take()) == set(ids)
-    assert held.capacity == 4
-    marks = [line.message for line in bench.lines if "dropped" in line.message]
-    dropped = sum(int(mark.split()[0].replace(",", "")) for mark in marks)
-    assert dropped + len(bench.lines) - len(marks) == 12_000
-    assert MAX_LINES <= len(bench.lines) <= MAX_LINES + 10
-
-
-@pytest.mark.parametrize(
-    ("stop", "expected"),
-    [(Stop.REQUESTED, "cancelled"), (Stop.TIMEOUT, "failure"), (Stop.HANDED_BACK, "handed_back"), (Stop.DROPPED, None)],
-)
-@pytest.mark.parametrize("type", ["raises", "swallows", "plain looks", "plain reports"])
-async def test_the_reason_of_a_cancel_decides_the_outcome(type: str, stop: Stop, expected: str | None) -> None:
-    agent = Agent("Worker", "worker")
-    began = threading.Event()
-    ended: list[BaseException | None] = []
-
-    @agent.task("raises")
-    async def waits(task: Task) -> None:
-        began.set()
-        try:
-            await asyncio.sleep(60)
-        except asyncio.CancelledError as error:
-            ended.append(error)
-            raise
-
-    @agent.task("swallows")
-    async def swallows(task: Task) -> dict[str, str]:
-        try:
-            await waits(task)
-        except asyncio.CancelledError:
-            task.log.info("a line after the cancel does not raise")
-        return {"partial": "result"}
-
-    @agent.task("plain looks")
-    def looks(task: Task) -> dict[str, str]:
-        began.set()
-        while not task.cancelled:
-            threading.Event().wait(0.001)
-        ended.append(None)
-        return {"partial": "result"}
-
-    @agent.task("plain reports")
-    def reports(task: Task) -> None:
-        began.set()
-        try:
-            while True:
-                task.log.debug("going on")
-                threading.Event().wait(0.001)
-        except TaskCancelled as error:
-            task.log.info("raised once only")
-            ended.append(error)
-            raise
-
-    bench = Bench(agent)
-    held = bench.instance.held
-    attempt = bench.assign(type)
-    await asyncio.to_thread(began.wait, PATIENCE)
-    held.cancel(attempt, stop)
-    assert (attempt in held) == (stop is not Stop.DROPPED)
-    assert held.capacity == (9 if stop is Stop.DROPPED else 10), "a slot is taken while its code runs"
-    async with asyncio.timeout(PATIENCE):
-        while held.running:
-            held.ended(bench.instance.outbox.take_ended())
-            await asyncio.sleep(0.001)
-    assert len(ended) == 1
-    assert held.capacity == 10
-    assert [outcome.WhichOneof("outcome") for outcome in bench.take().values()] == ([expected] if expected else [])
-
-
 async def test_plain_functions_run_as_many_at_a_time_as_the_agent_may_hold() -> None:
     slots = 50
     barrier = threading.Barrier(slots)
@@ -460,11 +327,3 @@ async def test_a_lease_that_ran_out_takes_everything_with_it() -> None:
 
 async def asynchronous_wait(task: Task) -> None:
     await asyncio.sleep(60)
-
-
-@pytest.fixture(autouse=True)
-async def no_task_left() -> AsyncGenerator[None, None]:
-    yield
-    for task in asyncio.all_tasks():
-        if "/" in task.get_name() and task is not asyncio.current_task():
-            task.cancel()

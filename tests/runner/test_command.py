@@ -62,6 +62,32 @@ def test_a_folder_and_a_file_of_another_kind(tmp_path: Path) -> None:
     assert run(tmp_path, str(tmp_path / "agents.txt")).stderr.endswith("its name must end in .py\n")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "a FILE with agents is needed, or --exec PROGRAM"),
+        (["agents.py", "--exec", "true"], "FILE and --exec exclude each other; arguments of the program come after --"),
+        (["agents.py", "--name", "a"], "--name is for --exec; a file says it itself"),
+        (["agents.py", "--task-type", "a"], "--task-type is for --exec; a file says it itself"),
+        (["agents.py", "--", "x"], "arguments after -- are for --exec"),
+        (["--exec", "true", "--name", "a"], "--exec needs --name and --type"),
+        (["--exec", "true", "--name", "a", "--type", "b", "--timeout", "0"], "timeout must be above 0"),
+        (
+            ["--exec", "true", "--name", "a", "--type", "b", "--task-type", "t", "--task-type", "t"],
+            "agent 'a' has a function for 't' already",
+        ),
+        (["--exec", "./none", "--name", "a", "--type", "b", "--", "x"], "./none does not exist"),
+        (["--exec", "true", "--name", "a", "--type", "b", "--", "--x", "y"], "an API key is needed"),
+    ],
+)
+def test_a_file_or_a_program_but_not_both(tmp_path: Path, arguments: list[str], message: str) -> None:
+    (tmp_path / "agents.py").write_text(GOOD)
+    result = run(tmp_path, *arguments)
+    assert result.returncode == 2
+    assert result.stderr.splitlines()[0].startswith(f"error: {message}")
+    assert len(result.stderr.splitlines()) <= 2, "a hint at most"
+
+
 def test_the_file_run_by_itself_says_the_same(tmp_path: Path) -> None:
     (tmp_path / "agents.py").write_text(GOOD + "if __name__ == '__main__': agent.run()")
     environment = {"PATH": "/usr/bin:/bin", "AGENT_ORCHESTRATION_API_KEY": "gef\xe4hrlich"}
@@ -160,3 +186,14 @@ def test_registering_functions() -> None:
         agent.task("g")(generator)
     with pytest.raises(ValueError, match="task type must have 1 to 100 characters"):
         agent.task("")
+    assert agent.task("d", default=True, description="all else", schema={"type": "object"})(work) is work
+    assert agent.task_types == ("t", "d", "*")
+    with pytest.raises(ValueError, match=r"has a function for '\*' already"):
+        agent.task("*")(work)
+    with pytest.raises(ValueError, match="schema is not JSON"):
+        agent.task("s", schema={"set": {1}})
+    with pytest.raises(TypeError, match="schema must be a dict"):
+        agent.task("s", schema=[1])  # pyright: ignore[reportArgumentType] - what the check is for
+    with pytest.raises(ValueError, match="description must have 1 to 2000 characters"):
+        agent.task("s", description="x" * 2001)
+    assert Agent("a", "b").task(default=True)(work) is work

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from agent_orchestration.v1 import runners_pb2
-from agent_runner.attempts import UserLoop
-from agent_runner.instance import Definition, Instance
+from agent_runner.definition import Definition
+from agent_runner.instance import Instance
 from agent_runner.stream import Stream, StreamEnded
+from agent_runner.user_loop import UserLoop
 from tests.runner.peer import Peer, running
 
 LEASE = 3.0
@@ -105,7 +106,7 @@ class StuckCall:
 
 async def test_a_write_that_never_ends_ends_the_stream_while_the_lease_still_runs() -> None:
     definition = Definition("Worker", "worker", None, None, "{}", {})
-    instance = Instance(definition, UserLoop(), lambda: None)
+    instance = Instance(definition, UserLoop(asyncio.get_running_loop()), lambda: None)
     instance.held.draining = True
     began = instance.now()
     with pytest.raises(StreamEnded, match="silent"):

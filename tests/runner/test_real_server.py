@@ -62,6 +62,13 @@ AGENTS = """
         for number in range(20_000):
             task.log.info("line %d", number)
 
+    @agent.task("isolated", isolate="process")
+    def isolated(task):
+        if task.payload.get("die"):
+            os._exit(9)
+        print("in a child")
+        return task.payload
+
     @agent.task("sleep")
     def sleep(task):
         time.sleep(task.payload["seconds"])
@@ -170,6 +177,7 @@ def connected(runner: Process) -> str:
         ("exit", "{}", "task_error"),
         ("raise", "{}", "task_error"),
         ("fork", "{}", ""),
+        ("isolated", '{"die": true}', "process_died"),
     ],
 )
 def test_each_end_is_stored_once(server: Server, agent_id: str, type_: str, payload: str, code: str) -> None:
@@ -185,9 +193,58 @@ def test_payload_and_result_keep_numbers_and_characters(server: Server, agent_id
     assert (task.payload, task.result) == (payload, payload)
 
 
-def test_a_flood_of_lines_leaves_a_line_that_counts_what_is_missing(server: Server, agent_id: str) -> None:
+def test_isolated_functions_take_and_give_the_same_text(server: Server, agent_id: str) -> None:
+    payload = '{"z":1.0,"b":12345678901234567890123,"n":"\\u0000","e":"\N{GRINNING FACE}"}'
+    task = server.run(agent_id, "isolated", payload)
+    assert (task.payload, task.result) == (payload, payload)
+    assert [line.message for line in task.logs] == ["in a child"]
+
+
+def test_the_last_lines_of_a_flood_are_there_when_the_task_is_completed(server: Server, agent_id: str) -> None:
     task = server.run(agent_id, "flood")
-    assert task.logs[-1].message.endswith("log lines dropped: too many, or written faster than they could be sent")
+    assert task.logs[-1].message == "line 19999"
+
+
+def test_an_attempt_that_takes_too_long_fails_and_its_late_result_counts_for_nothing(
+    server: Server, tmp_path: Path
+) -> None:
+    file = tmp_path / "agents.py"
+    code = textwrap.dedent(AGENTS).replace("Worker", "Hurried").replace("max_concurrent_tasks=20", "timeout=0.5")
+    file.write_text(code)
+    runner = server.plane.start_runner(file, name="hurried")
+    agent_id = connected(runner)
+    task_id = server.create(agent_id, "sleep", '{"seconds": 7}')
+    task = server.ended(task_id)
+    assert (task.status, task.error.code) == (tasks_pb2.TASK_STATUS_FAILED, "timeout")
+    assert "0.5 s" in task.error.message
+    runner.error("does not")
+    assert server.run(agent_id, "wait", '{"seconds": 0}').status == tasks_pb2.TASK_STATUS_COMPLETED
+    assert runner.stop() == 0
+    assert server.get(task_id).status == tasks_pb2.TASK_STATUS_FAILED
+
+
+def test_a_program_is_an_agent(server: Server, tmp_path: Path) -> None:
+    script = tmp_path / "script"
+    script.write_text('#!/bin/sh\nread payload\necho "$1 $AGENT_ORCHESTRATION_TASK_TYPE"\necho "$payload"\n')
+    script.chmod(0o755)
+    plane = server.plane
+    options = ("--exec", str(script), "--name", "Script", "--type", "script", "--task-type", "copy")
+    process = Process(
+        [sys.executable, "-P", "-m", "agent_orchestration.cli", "runner", *options, "--", "word"],
+        folder=tmp_path,
+        environment={
+            **os.environ,
+            "AGENT_ORCHESTRATION_SERVER": plane.grpc_address,
+            "AGENT_ORCHESTRATION_API_KEY": plane.api_key,
+        },
+        name="program",
+    )
+    plane.processes.append(process)
+    payload = '{"z":1.0,"b":12345678901234567890123}'
+    task = server.run(connected(process), "copy", payload)
+    assert (task.status, task.result) == (tasks_pb2.TASK_STATUS_COMPLETED, payload)
+    assert [line.message for line in task.logs] == ["word copy"]
+    assert process.stop() == 0
 
 
 def test_plain_functions_run_side_by_side(server: Server, agent_id: str) -> None:

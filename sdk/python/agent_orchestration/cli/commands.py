@@ -24,7 +24,7 @@ class Place:
 COMMANDS: Final = {
     "dev": Place("agent_orchestration.cli.dev:dev", "server", "Serve REST, WebSocket and gRPC on this machine."),
     "gateway": Place("ao_gateway.command:gateway", "server", "Run the REST and WebSocket gateway alone."),
-    "runner": Place("agent_runner.command:runner", "runner", "Run the agents of a Python file."),
+    "runner": Place("agent_runner.command:runner", "runner", "Run the agents of a file, or a program as an agent."),
     "server": Place("ao_server.command:server", "server", "Run the gRPC server alone."),
 }
 # Modules that tell whether an extra is installed; looked for, not imported.

@@ -1,0 +1,39 @@
+"""What the code, or the command line, says of an agent."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from agent_runner.calls import Handler
+from agent_runner.program import Program
+from agent_runner.source import Source
+
+ANY_TYPE: Final = "*"
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFunction:
+    """What runs tasks of one type: a function of the agent, or a program."""
+
+    run: Handler | Program
+    # Set when the function runs in a child process, which finds it by importing this.
+    isolated: Source | None = None
+    description: str | None = None
+    # The text of a JSON Schema.
+    schema: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """An agent. `configuration` is the text of a JSON object; `functions` are by type of task, `*` for any other."""
+
+    name: str
+    type: str
+    agent_id: str | None
+    environment: str | None
+    configuration: str
+    functions: Mapping[str, TaskFunction]
+
+    def function(self, task_type: str) -> TaskFunction | None:
+        """What runs tasks of this type."""
+        return self.functions.get(task_type) or self.functions.get(ANY_TYPE)

@@ -1,0 +1,104 @@
+"""SIGTERM and SIGINT for the process: the first drains, the second ends it.
+
+They work while agent code blocks the loop.
+"""
+
+import faulthandler
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, Final
+
+log = logging.getLogger("agent_runner")
+
+NUMBERS: Final = (signal.SIGTERM, signal.SIGINT)
+# What a pipe holds.
+NOTES_BYTES: Final = 64 * 1024
+
+
+class Signals:
+    """The handlers of the process. Only its main thread can have any."""
+
+    def __init__(self, drain: Callable[[], None]) -> None:
+        self._drain = drain
+        self._is_draining = False
+        self._is_handling = False
+        self._fork = threading.local()
+        self._is_main = threading.current_thread() is threading.main_thread()
+        # Where faulthandler notes each signal that arrives. `_thread.interrupt_main()`, which agent code may call, only
+        # runs the handler here, as if there had been one.
+        self._arrived, self._notes = -1, -1
+
+    @contextmanager
+    def handled(self) -> Generator[None, None, None]:
+        """Handles them for as long as this lasts."""
+        if not self._is_main:
+            yield
+            return
+        self._arrived, self._notes = os.pipe()
+        for end in (self._arrived, self._notes):
+            os.set_blocking(end, False)
+        before = [self._handle(number) for number in NUMBERS]
+        self._is_handling = True
+        os.register_at_fork(
+            before=self._before_fork,
+            after_in_parent=self._after_fork,
+            after_in_child=self._after_fork_in_child,
+        )
+        try:
+            yield
+        finally:
+            self._is_handling = False
+            for number, handler in zip(NUMBERS, before, strict=True):
+                faulthandler.unregister(number)
+                signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+            os.close(self._arrived)
+            os.close(self._notes)
+
+    def keep(self) -> None:
+        """Puts the handlers back where agent code has set its own: the process must go on heeding signals."""
+        if self._is_main:
+            for number in NUMBERS:
+                if signal.getsignal(number) != self._signalled:
+                    faulthandler.unregister(number)
+                    self._handle(number)
+                    log.warning("agent code has set a handler for %s: it is the runner's again", number.name)
+
+    def _handle(self, number: signal.Signals) -> Any:
+        before = signal.signal(number, self._signalled)
+        faulthandler.register(number, file=self._notes, all_threads=False, chain=True)
+        return before
+
+    def _before_fork(self) -> None:
+        # What arrives in the child before it has handlers of its own must wait for them.
+        self._fork.mask = signal.pthread_sigmask(signal.SIG_BLOCK, NUMBERS)
+
+    def _after_fork(self) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._fork.mask)
+
+    def _after_fork_in_child(self) -> None:
+        """Processes that agent code forks off, those of multiprocessing too, end by signals like any other."""
+        if self._is_handling:
+            for number, handler in ((signal.SIGTERM, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
+                faulthandler.unregister(number)
+                signal.signal(number, handler)
+        self._after_fork()
+
+    def _has_arrived(self) -> bool:
+        try:
+            return bool(os.read(self._arrived, NOTES_BYTES))
+        except BlockingIOError:
+            return False
+
+    def _signalled(self, number: int, frame: FrameType | None) -> None:
+        if not self._has_arrived():
+            log.warning("agent code called interrupt_main(), which interrupts no function here: ignored")
+            return
+        if self._is_draining:
+            os._exit(128 + number)
+        self._is_draining = True
+        self._drain()

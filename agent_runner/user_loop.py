@@ -1,0 +1,87 @@
+"""The event loop in which agent code runs, and a watch over it from outside."""
+
+import asyncio
+import contextvars
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final
+
+log = logging.getLogger("agent_runner")
+
+BEAT_SECONDS: Final = 1.0
+BLOCKED_SECONDS: Final = 2.0
+_OWN_FOLDER: Final = str(Path(__file__).parent)
+
+
+class UserLoop:
+    """Where agent code runs: the event loop that serves, and the context variables that were set there."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, after_each: Callable[[], None] = lambda: None) -> None:
+        """Called in the loop's thread. `after_each` is called there whenever an async function has ended."""
+        self.loop = loop
+        self.after_each = after_each
+        self.thread = threading.get_ident()
+        self._context = contextvars.copy_context()
+
+    def context(self) -> contextvars.Context:
+        """A copy for one attempt."""
+        return self._context.copy()
+
+    def call(self, action: Callable[[], object]) -> None:
+        """Calls it in the loop, from any thread. Nothing runs any more in a loop that its owner has closed."""
+        with suppress(RuntimeError):
+            self.loop.call_soon_threadsafe(action)
+
+    async def watch(self, beat: float = BEAT_SECONDS, blocked: float = BLOCKED_SECONDS) -> None:
+        """Warns, once each time, when the loop has not moved for `blocked` seconds. Runs in another loop."""
+        here = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(beat)
+            moved = asyncio.Event()
+            try:
+                self.loop.call_soon_threadsafe(_tell, here, moved)
+            except RuntimeError:
+                # It is closed.
+                return
+            with suppress(TimeoutError):
+                async with asyncio.timeout(blocked):
+                    await moved.wait()
+                continue
+            log.warning(
+                "the event loop of the agent's functions has been blocked for %g s by %s: "
+                "a plain function, or isolate='process', may block",
+                blocked,
+                self._blocker(),
+            )
+            await moved.wait()
+
+    def _blocker(self) -> str:
+        """The function that runs in the loop now, and where it is."""
+        task: asyncio.Task[Any] | None = asyncio.current_task(self.loop)
+        name = "some callback" if task is None else task.get_name()
+        frame = sys._current_frames().get(self.thread)  # pyright: ignore[reportPrivateUsage] - there is no other way to look
+        place = None if frame is None else _innermost_of_user(frame)
+        return name if place is None else f"{name}, in {place}"
+
+
+def _tell(loop: asyncio.AbstractEventLoop, moved: asyncio.Event) -> None:
+    with suppress(RuntimeError):
+        loop.call_soon_threadsafe(moved.set)
+
+
+def _innermost_of_user(frame: FrameType) -> str | None:
+    """The innermost frame that is neither of an installed package nor of Python itself."""
+    found: FrameType | None = frame
+    libraries = (_OWN_FOLDER, str(Path(os.__file__).parent), sys.prefix)
+    while found is not None and found.f_code.co_filename.startswith((*libraries, "<")):
+        found = found.f_back
+    if found is None:
+        return None
+    code = found.f_code
+    return f"{code.co_qualname} ({code.co_filename}:{found.f_lineno})"
