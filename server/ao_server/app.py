@@ -212,6 +212,8 @@ def _open(database: Database) -> Connection:
             raise problem from None
         # PostgreSQL may be back in a moment: not a reason that only the operator can remove.
         raise ConnectionError(str(problem)) from None
+    except OSError as error:
+        raise CannotStart(f"{database.path} cannot be opened: {error.strerror}") from None
     return connection
 
 

@@ -93,7 +93,9 @@ async def test_what_must_not_be_tried_again_is_not(api: Api) -> None:
 async def test_a_delayed_task_waits_for_its_time_and_no_longer(api: Api) -> None:
     agent_id = await api.agent()
     async with api.runner(agent_id) as runner:
-        far = await api.task(agent_id, schedule={"type": "delayed", "run_at": "2126-01-01T00:00:00Z"})
+        last_moment = "9999-12-31T23:59:59.999999Z"
+        far = await api.task(agent_id, schedule={"type": "delayed", "run_at": last_moment})
+        assert last_moment[:-4] in (await api.get(f"/tasks/{far}/explain")).data["reason"]["message"]
         past = await api.task(agent_id, schedule={"type": "delayed", "run_at": "2020-01-01T00:00:00Z"})
         assert (await runner.assigned()).attempt.task_id == past
         soon = await api.task(agent_id, schedule={"type": "delayed", "delay": 0.5})

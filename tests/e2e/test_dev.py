@@ -156,12 +156,14 @@ def test_unusable_folders_and_files_are_refused(control_plane: ControlPlane, tmp
     (tmp_path / "file").write_text("not a folder")
     (tmp_path / "odd").mkdir()
     (tmp_path / "odd" / "ao.db").write_bytes(bytes(range(64)))
+    (tmp_path / "folder" / "ao.db").mkdir(parents=True)
     for data_dir, complaint, seconds in (
         ("file", "cannot be used", REFUSAL_SECONDS),
         ("file/below", "cannot be used", REFUSAL_SECONDS),
         ("/proc/ao", "cannot be used", REFUSAL_SECONDS),
         # Known only once all libraries are loaded, which takes its time on a busy machine.
         ("odd", "cannot be opened", 4 * REFUSAL_SECONDS),
+        ("folder", "cannot be opened", 4 * REFUSAL_SECONDS),
     ):
         began = time.monotonic()
         dev = control_plane.ao("dev", *FREE, "--data-dir", data_dir)

@@ -168,13 +168,13 @@ def _value_rules(field: FieldDescriptor, rules: options_pb2.Rules, is_json: bool
     # Written so that NaN fails too.
     if rules.HasField("minimum"):
         minimum = rules.minimum
-        yield lambda number: None if measure(number) >= minimum else f"must be at least {minimum:g}"
+        yield lambda number: None if measure(number) >= minimum else f"must be at least {minimum:.15g}"
     if rules.HasField("above"):
         above = rules.above
-        yield lambda number: None if measure(number) > above else f"must be above {above:g}"
+        yield lambda number: None if measure(number) > above else f"must be above {above:.15g}"
     if rules.HasField("maximum"):
         maximum = rules.maximum
-        yield lambda number: None if measure(number) <= maximum else f"must be at most {maximum:g}"
+        yield lambda number: None if measure(number) <= maximum else f"must be at most {maximum:.15g}"
     if field.enum_type is not None:
         known = field.enum_type.values_by_number
         yield lambda number: f"{number} is not a known value" if number not in known else None

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from ao_server.engine import placement
 from ao_server.engine.placement import Hindrance, Room
 from ao_server.engine.states import FINAL
 from ao_server.store import rows
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,4 +114,6 @@ def _target(task: rows.Task) -> str:
 
 
 def _shown(time: int | None) -> str:
-    return datetime.fromtimestamp((time or 0) / 1e6, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    # In integers: as a float the last microsecond of the year 9999 is in the year 10000, which datetime does not know.
+    shown = _EPOCH + timedelta(microseconds=time or 0)
+    return shown.isoformat(timespec="milliseconds").replace("+00:00", "Z")
