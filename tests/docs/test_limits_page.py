@@ -7,6 +7,7 @@ from agent_orchestration.cli import restarts
 from agent_orchestration.v1 import agents_pb2, monitoring_pb2, options_pb2, runners_pb2, tasks_pb2
 from agent_runner import held, lease, link, outbox, process
 from agent_runner import outcomes as runner_outcomes
+from agent_runner import reports as runner_reports
 from agent_runner import task as runner_task
 from ao_gateway import (
     body,
@@ -121,7 +122,7 @@ LIMITS: Final = {
     "`result` in lists and events": _size(stored_tasks.INLINE_RESULT_BYTES),
     "log lines shown with a task": f"{stored_tasks.INLINE_LOG_LINES}",
     "log lines of a task": f"{logs.MAX_LINES:,}",
-    "log lines of a task, from its code": f"{runner_task.MAX_LINES:,}",
+    "log lines of an attempt, from its code": f"{runner_reports.FIRST_LINES:,}",
     "log line": _size(runner_messages.MAX_LINE_BYTES),
     "`progress_message`": f"{runner_messages.MAX_PROGRESS_BYTES:,} bytes",
     "message of an error": _size(runner_messages.MAX_ERROR_BYTES),

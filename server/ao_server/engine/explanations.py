@@ -26,7 +26,9 @@ def explain(task: rows.Task, agents: Sequence[tuple[rows.Agent, Sequence[Room]]]
     """What holds the task. `agents`: those that may take it, with the room of their connected processes."""
     if task.status in FINAL:
         why = f": {task.error_message}" if task.error_message else ""
-        return Explanation(task.status, f"the task is {task.status}{why}", [f"retry it: POST /v1/tasks/{task.id}/retry"])
+        return Explanation(
+            task.status, f"the task is {task.status}{why}", [f"retry it: POST /v1/tasks/{task.id}/retry"]
+        )
     if task.status == "running":
         if task.cancel_requested_at is not None:
             return Explanation("cancelling", f"attempt {task.attempt} was asked to stop and has not confirmed it yet")
