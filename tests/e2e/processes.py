@@ -151,6 +151,8 @@ class ControlPlane:
                 _, alive = psutil.wait_procs(family, STOP_SECONDS)
                 for each in alive:
                     each.kill()
+            else:
+                process.end(STOP_SECONDS)
 
     @property
     def data_dir(self) -> Path:

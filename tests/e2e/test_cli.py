@@ -44,7 +44,7 @@ print("imported:", *sorted(set(sys.modules) & {set(HEAVY)!r}))
         (("fly",), "No such command 'fly'.", "ao --help"),
         (("dev", "--port", "x"), "Invalid value for '--port'", "ao dev --help"),
         (("dev", "--fast"), "No such option '--fast'", "ao dev --help"),
-        (("runner",), "Missing argument 'FILE'.", "ao runner --help"),
+        (("runner",), "a FILE with agents is needed, or --exec PROGRAM", "ao runner --help"),
     ],
 )
 def test_wrong_usage_is_one_line_and_a_hint(
