@@ -5,7 +5,8 @@ A method reached over gRPC and one reached through the relay pass the same check
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from functools import cache
 from typing import Any, Final
@@ -129,9 +130,9 @@ class Methods:
         return grpc.stream_stream_rpc_method_handler(self._stream(method, handler.stream_stream, False), **serializers)
 
     def _stream(
-        self, method: str, behavior: Callable[..., AsyncIterator[Message]], one_request: bool
-    ) -> Callable[[Any, Any], AsyncIterator[Message]]:
-        async def stream(request: Any, context: Any) -> AsyncIterator[Message]:
+        self, method: str, behavior: Callable[..., AsyncGenerator[Message]], one_request: bool
+    ) -> Callable[[Any, Any], Awaitable[None]]:
+        async def stream(request: Any, context: Any) -> None:
             task = asyncio.current_task()
             assert task is not None
             self._streams.add(task)
@@ -139,8 +140,12 @@ class Methods:
                 calls.enter(await self._admit(method, _metadata(context), None))
                 if one_request:
                     validate(request)
-                async for message in behavior(request, context):
-                    yield message
+                async with aclosing(behavior(request, context)) as messages:
+                    async for message in messages:
+                        await context.write(message)
+            except grpc.aio.InternalError:
+                # A write to a peer that is gone. If grpc wrote what a generator yields, it would log a traceback.
+                pass
             except asyncio.CancelledError:
                 if not self._stopping:
                     raise
