@@ -7,6 +7,7 @@ creates the task or frees the slot, and the claim is durable before the assignme
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 from ao_server.engine import configuration, placement, transitions
 from ao_server.engine.intake import TYPE_QUEUE
@@ -139,10 +140,11 @@ class Dispatcher:
         def decide(found: Found, now: int) -> Changes[_Claimed]:
             waiting = {task.id: (task, payload) for task, payload in found.selected if _is_claimable(task)}
             changes = Changes(_Claimed([], []))
-            order = placement.in_turn([task for task, _ in waiting.values()], claims)
+            # Beyond so many, a queue may hold tasks that go before those found in the other.
+            order = islice(placement.in_turn([task for task, _ in waiting.values()], claims), wanted)
             if placement.of_agent(agent, list(group.everybody.values())) is not None:
                 # Another group of the agent has taken what it may take.
-                order = ()
+                order = iter(())
             # Read once: a stream may end at any moment, and work that was given to it comes back with its lease.
             sessions = {each: session for each in group.rooms if (session := each.session) is not None}
             for task, room in placement.place(agent, order, [group.rooms[each] for each in sessions]):
@@ -156,8 +158,9 @@ class Dispatcher:
                 changes.answer.assigned.append((session, Assignment(attempt, task.type, payload.payload, seconds)))
             if not waiting and group.types is None and len(found.selected) < wanted:
                 changes.answer.emptied.extend((agent.project_id, queue) for queue in queues)
-            # What others of its type took first leaves room for what stands behind it.
-            group.again = bool(group.free) and len(found.selected) >= wanted and not waiting
+            # More may stand behind what was taken, by it or by others of its type before it.
+            took_all = len(changes.answer.assigned) == wanted or not waiting
+            group.again = bool(group.free) and len(found.selected) >= wanted and took_all
             return changes
 
         def committed(claimed: _Claimed) -> None:

@@ -142,14 +142,18 @@ class Fleet:
         grace_ends = self._clock.monotonic() + self._registry.lease
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
-            for instance in self._registry.expire():
-                await self._expire(instance)
-            for instance, attempt in self._registry.overdue():
-                await self._give_up(instance, attempt)
+            await self.sweep_once()
             if were_active and self._clock.monotonic() >= grace_ends:
                 for agent in list(were_active):
                     if await self._try(leases.settle_agent_status(agent, self._registry.is_present)):
                         were_active.discard(agent)
+
+    async def sweep_once(self) -> None:
+        """Hands out the work of instances whose lease ran out, and gives up attempts whose deadline has passed."""
+        for instance in self._registry.expire():
+            await self._expire(instance)
+        for instance, attempt in self._registry.overdue():
+            await self._give_up(instance, attempt)
 
     def configure(self, agent: rows.Agent) -> None:
         """The stored settings of an agent have changed: tells its processes."""

@@ -49,7 +49,7 @@ class Releases:
         """Runs for as long as the server does."""
         while True:
             try:
-                while await writer.submit(self._release()) == RELEASED_AT_ONCE:
+                while await writer.submit(self.release()) == RELEASED_AT_ONCE:
                     pass
                 self._next = await tasks.next_ready_at(self._reader)
             except (Unavailable, DeadlineExceeded) as problem:
@@ -58,7 +58,9 @@ class Releases:
                 continue
             await self._sleep()
 
-    def _release(self) -> Operation[int]:
+    def release(self) -> Operation[int]:
+        """Makes tasks claimable whose time has come; answers how many, at most so many at once."""
+
         def decide(found: Found, now: int) -> Changes[int]:
             changes = Changes(0)
             for (task,) in found.selected:

@@ -42,10 +42,14 @@ class Unhandled:
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             try:
-                for pending in await self.overdue():
-                    await self._fail(writer, pending)
+                await self.look(writer)
             except (Unavailable, DeadlineExceeded) as problem:
                 log.warning("unhandled_postponed", reason=problem.message)
+
+    async def look(self, writer: Writer) -> None:
+        """Fails what is overdue now."""
+        for pending in await self.overdue():
+            await self._fail(writer, pending)
 
     async def overdue(self) -> list[PendingType]:
         """What no connected process has listed for one lease."""
