@@ -84,14 +84,19 @@ class Walk:
         for _ in range(steps):
             self.history.append("--")
             before = self.look()
-            for _ in range(self.random.choice((1, 1, 1, 2, 4))):
-                await self.act()
+            count = self.random.choice((1, 1, 1, 2, 4))
+            done = [await self.act() for _ in range(count)]
             await self.world.settle(self.between)
-            self.check(before, self.look())
+            after = self.look()
+            self.check(after)
+            # What holds from one moment to the next is lost where a step had several.
+            if len(done) == 1 and done[0] != self.pass_time:
+                self.nobody_has_too_much(before, after)
+                self.the_urgent_go_first(before, after)
 
     # What happens.
 
-    async def act(self) -> None:
+    async def act(self) -> Callable[[], Any]:
         actions: dict[Callable[[], Any], int] = {
             self.create: 12,
             self.finish: 14,
@@ -113,6 +118,7 @@ class Walk:
         done = action()
         if asyncio.iscoroutine(done):
             await done
+        return action
 
     def say(self, *what: Any) -> None:
         self.history.append(" ".join(str(each) for each in what))
@@ -281,14 +287,12 @@ class Walk:
     def look(self) -> "Look":
         return Look(self)
 
-    def check(self, before: "Look", after: "Look") -> None:
+    def check(self, after: "Look") -> None:
         self.events_are_told()
         self.memory_is_as_the_store(after)
         self.counters_are_right()
         self.nothing_waits_that_could_run(after)
         self.nothing_runs_twice()
-        self.nobody_has_too_much(before, after)
-        self.the_urgent_go_first(before, after)
 
     def events_are_told(self) -> None:
         events = self.world.events
@@ -324,15 +328,20 @@ class Walk:
 
     def nothing_waits_that_could_run(self, after: "Look") -> None:
         for agent in after.agents.values():
-            rooms = after.rooms[agent.id]
-            if placement.of_agent(agent, rooms) is not None:
+            taker = after.takers[agent.id]
+            if placement.of_agent(agent, taker.rooms, taker.elsewhere) is not None:
                 continue
             queues = (agent.id, TYPE_QUEUE + agent.type)
             mine = [task for task in after.claimable if task.queue in queues]
-            for types in {room.types for room in rooms}:
-                group = [room for room in rooms if room.types == types]
+            for types in {room.types for room in taker.rooms}:
+                group = [room for room in taker.rooms if room.types == types]
                 fitting = [task for task in mine if types is None or task.type in types]
-                assert list(placement.place(agent, fitting, group)) == [], "a task waits that could run"
+                if any(task.deliveries >= SUSPECT_DELIVERIES for task in fitting):
+                    # A process may be kept free for it.
+                    continue
+                assert list(placement.place(agent, fitting, group, taker.elsewhere)) == [], (
+                    "a task waits that could run"
+                )
 
     def nothing_runs_twice(self) -> None:
         running = Counter(task_id for process in self.world.processes for task_id in process.running)
@@ -385,7 +394,7 @@ class Look:
         for task in walk.tasks("status = 'running'"):
             key = InstanceKey(PROJECT, task.agent_id, str(task.instance_id))
             self.running.setdefault(key, []).append(task)
-        self.rooms = {id_: list(registry.rooms(AgentKey(PROJECT, id_)).values()) for id_ in self.agents}
+        self.takers = {id_: registry.taker(agent) for id_, agent in self.agents.items()}
         sessions = {each.key: each.session for each in registry if each.session is not None}
         self.limits = {key: min(session.limit, session.capacity) for key, session in sessions.items()}
         self.types = {key: session.types for key, session in sessions.items()}

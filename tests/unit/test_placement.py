@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ao_server.engine import placement
-from ao_server.engine.placement import Hindrance, Room
+from ao_server.engine.placement import Hindrance, Room, Taker
 from ao_server.store import rows
 
 
@@ -39,7 +39,7 @@ def test_where_no_process_is_empty_one_is_kept_free_until_it_is() -> None:
     suspect = task(1, deliveries=2)
     rooms = [Room(None, 1, 2), Room(None, 2, 1)]
     assert placed(agent(), [suspect, task(2), task(3)], rooms) == [(task(2).id, 0)]
-    assert placement.of_task(suspect, [(agent(), [Room(None, 2, 1)])]) is Hindrance.RUNS_ALONE
+    assert placement.of_task(suspect, [Taker(agent(), [Room(None, 2, 1)])]) is Hindrance.RUNS_ALONE
 
 
 def test_an_agent_in_error_gets_one_trial_task_at_a_time() -> None:
@@ -47,21 +47,21 @@ def test_an_agent_in_error_gets_one_trial_task_at_a_time() -> None:
     tasks = [task(number) for number in range(1, 5)]
     assert len(placed(broken, tasks, [Room(None, 3, 0), Room(None, 3, 0)])) == 1
     assert placed(broken, tasks, [Room(None, 3, 0), Room(None, 2, 1)]) == []
-    assert placement.of_task(tasks[0], [(broken, [Room(None, 2, 1)])]) is Hindrance.AGENT_ON_TRIAL
+    assert placement.of_task(tasks[0], [Taker(broken, [Room(None, 2, 1)])]) is Hindrance.AGENT_ON_TRIAL
 
 
 def test_what_holds_a_task_is_the_reason_that_is_nearest_to_running() -> None:
     waiting = task(1)
     none: list[Room] = []
     assert placement.of_task(waiting, []) is Hindrance.NO_AGENT
-    assert placement.of_task(waiting, [(agent(mode="paused"), none)]) is Hindrance.AGENT_PAUSED
-    assert placement.of_task(waiting, [(agent(mode="draining"), none)]) is Hindrance.AGENT_DRAINING
-    assert placement.of_task(waiting, [(agent(), none)]) is Hindrance.NO_INSTANCE
+    assert placement.of_task(waiting, [Taker(agent(mode="paused"), none)]) is Hindrance.AGENT_PAUSED
+    assert placement.of_task(waiting, [Taker(agent(mode="draining"), none)]) is Hindrance.AGENT_DRAINING
+    assert placement.of_task(waiting, [Taker(agent(), none)]) is Hindrance.NO_INSTANCE
     other = Room(frozenset({"play"}), 1, 0)
-    assert placement.of_task(waiting, [(agent(), [other])]) is Hindrance.NO_HANDLER
-    assert placement.of_task(waiting, [(agent(), [other, Room(None, 0, 1)])]) is Hindrance.AT_CAPACITY
-    assert placement.of_task(waiting, [(agent(mode="paused"), none), (agent(), [Room(None, 1, 0)])]) is None
-    assert placement.of_task(task(1, ready_at=9), [(agent(), [Room(None, 1, 0)])]) is Hindrance.DELAYED
+    assert placement.of_task(waiting, [Taker(agent(), [other])]) is Hindrance.NO_HANDLER
+    assert placement.of_task(waiting, [Taker(agent(), [other, Room(None, 0, 1)])]) is Hindrance.AT_CAPACITY
+    assert placement.of_task(waiting, [Taker(agent(mode="paused"), none), Taker(agent(), [Room(None, 1, 0)])]) is None
+    assert placement.of_task(task(1, ready_at=9), [Taker(agent(), [Room(None, 1, 0)])]) is Hindrance.DELAYED
     assert placement.of_task(task(1, ready_at=9, failures=1), []) is Hindrance.BACKING_OFF
 
 
@@ -92,7 +92,7 @@ def test_no_room_is_overfilled_and_no_task_that_fits_is_left(
     left = {each.id for each in tasks} - {each.id for each, _ in taken}
     for each in tasks:
         if each.id in left:
-            assert placement.of_task(each, [(agent(), rooms)]) is not None
+            assert placement.of_task(each, [Taker(agent(), rooms)]) is not None
 
 
 @given(st.integers(1, 60), st.integers(0, 100))

@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
 
@@ -13,9 +13,8 @@ from ao_server.engine.feed import Feed
 from ao_server.engine.fleet import Fleet
 from ao_server.engine.idempotency import once
 from ao_server.engine.ids import Ids
-from ao_server.engine.placement import Room
+from ao_server.engine.placement import Taker
 from ao_server.engine.registry import Registry
-from ao_server.engine.sessions import AgentKey
 from ao_server.engine.states import FINAL
 from ao_server.engine.waits import Waits
 from ao_server.errors import NotFound
@@ -153,14 +152,14 @@ class TaskServicer(tasks_pb2_grpc.TaskServiceServicer):
                 async with asyncio.timeout(seconds):
                     await final.wait()
 
-    async def _takers(self, task: rows.Task) -> Sequence[tuple[rows.Agent, Sequence[Room]]]:
-        """The agents that may take the task, with the room of their processes."""
+    async def _takers(self, task: rows.Task) -> list[Taker]:
+        """The agents that may take the task."""
         if task.agent_id:
             agent = await agents.get(self._reader, task.project_id, task.agent_id)
             found = [agent] if agent is not None else []
         else:
             found = await agents.of_type(self._reader, task.project_id, task.agent_type)
-        return [(agent, list(self._registry.rooms(AgentKey(agent.project_id, agent.id)).values())) for agent in found]
+        return [self._registry.taker(agent) for agent in found]
 
     def _stop(self, task: rows.Task) -> None:
         if task.status == "running":

@@ -4,7 +4,7 @@ The writer asks for `claims` at the end of each transaction. A task and a free s
 creates the task or frees the slot, and the claim is durable before the assignment is sent.
 """
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -35,6 +35,8 @@ class _Group:
     types: frozenset[str] | None
     # All that the agent has; those of this group are among them.
     everybody: dict[Instance, Room]
+    # What processes of the agent hold that can take nothing now.
+    elsewhere: int
     rooms: dict[Instance, Room] = field(default_factory=dict[Instance, Room])
     # Whether more may be found for it in this transaction.
     again: bool = True
@@ -59,8 +61,8 @@ class Dispatcher:
         self._registry = registry
         self._selections = selections
         self._monotonic = monotonic
-        # Agents whose slots have changed otherwise than by a task's end.
-        self._look: set[AgentKey] = set()
+        # Agents whose slots have changed otherwise than by a task's end. The event loop appends, the writer takes.
+        self._look: deque[AgentKey] = deque()
         # Agents that the present transaction looks at; those of one that did not commit are looked at again.
         self._looked_at: set[AgentKey] = set()
         # Queues that are known to hold nothing claimable.
@@ -68,48 +70,51 @@ class Dispatcher:
         self._claims: Counter[AgentKey] = Counter()
 
     def look_again(self, agent: AgentKey) -> Operation[None]:
-        """A write that changes nothing: slots have appeared, so the claims behind it look at the agent's queues."""
-
-        def decide(found: Found, now: int) -> Changes[None]:
-            self._look.add(agent)
-            return Changes(None)
-
-        return Operation(decide)
+        """Slots have appeared: the claims of the next transaction look at the agent's queues. The write that is
+        returned changes nothing; it is there so that there is a next one.
+        """
+        self._look.append(agent)
+        return Operation(lambda found, now: Changes(None))
 
     def claims(self, batch: Batch) -> Iterator[Sequence[Operation[_Claimed]]]:
         """Rounds of claims for one transaction. Processes of an agent that run the same types are served together."""
         wakes = Wakes.of(batch.changes)
         self._empty -= wakes.filled
-        agents = wakes.agents | self._look | self._looked_at | self._takers(wakes)
-        self._look, self._looked_at = set(), agents
-        rounds = [groups for agent in agents if (groups := self._groups(agent, wakes))]
-        while rounds:
-            yield [self._claim(groups[0], wakes) for groups in rounds]
-            for groups in rounds:
-                if not groups[0].again:
-                    groups.pop(0)
-            rounds = [groups for groups in rounds if groups]
+        agents = wakes.agents | self._looked_at
+        while self._look:
+            agents.add(self._look.popleft())
+        self._looked_at = set()
+        made: Counter[AgentKey] = Counter()
+        while agents := agents or self._takers(wakes):
+            self._looked_at |= agents
+            rounds = [groups for agent in agents if (groups := self._groups(agent, wakes))]
+            while rounds:
+                yield [self._claim(groups[0], wakes, made) for groups in rounds]
+                for groups in rounds:
+                    if not groups[0].again:
+                        groups.pop(0)
+                rounds = [groups for groups in rounds if groups]
+            agents = set[AgentKey]()
 
     def observe(self, changes: object) -> None:
         """The transaction was committed."""
         self._looked_at = set()
 
     def _takers(self, wakes: Wakes) -> set[AgentKey]:
-        """Agents that may take what has come into the queues of their types: as many as needed, the emptiest first."""
+        """Further agents that may take what is left of what has come into the queues of their types: as many as needed
+        if they take all that they can, the emptiest first.
+        """
         takers: set[AgentKey] = set()
-        for (project_id, queue), types in wakes.arrived.items():
-            left = types.total()
-            free: list[tuple[int, AgentKey]] = []
-            for agent in self._registry.of_type(project_id, queue.removeprefix(TYPE_QUEUE)):
-                groups = self._groups(agent, wakes)
-                able = [group.free for group in groups if group.types is None or not group.types.isdisjoint(types)]
-                if able:
-                    free.append((sum(able), agent))
-            for slots, agent in sorted(free, reverse=True):
-                if left <= 0:
-                    break
-                takers.add(agent)
-                left -= slots
+        for (project_id, queue), arrived in wakes.arrived.items():
+            left = +arrived
+            if not left:
+                continue
+            present = self._registry.of_type(project_id, queue.removeprefix(TYPE_QUEUE))
+            able = [(agent, self._groups(agent, wakes)) for agent in present if agent not in self._looked_at]
+            for agent, groups in sorted(able, key=_free, reverse=True):
+                for group in groups:
+                    if _fill(left, group):
+                        takers.add(agent)
         return takers
 
     def _groups(self, key: AgentKey, wakes: Wakes) -> list[_Group]:
@@ -118,18 +123,20 @@ class Dispatcher:
         if agent is None or agent.deleted_at is not None:
             return []
         rooms = self._registry.rooms(key, wakes.freed)
-        if placement.of_agent(agent, list(rooms.values())) is not None:
+        elsewhere = self._registry.held(key, wakes.freed) - sum(room.held for room in rooms.values())
+        if placement.of_agent(agent, list(rooms.values()), elsewhere) is not None:
             return []
         groups: dict[frozenset[str] | None, _Group] = {}
         for instance, room in rooms.items():
-            groups.setdefault(room.types, _Group(agent, room.types, rooms)).rooms[instance] = room
+            groups.setdefault(room.types, _Group(agent, room.types, rooms, elsewhere)).rooms[instance] = room
         return [group for group in groups.values() if group.free]
 
-    def _claim(self, group: _Group, wakes: Wakes) -> Operation[_Claimed]:
+    def _claim(self, group: _Group, wakes: Wakes, made: Counter[AgentKey]) -> Operation[_Claimed]:
+        """One claim; `made` counts those of this transaction, which are not committed yet."""
         agent = group.agent
         key = AgentKey(agent.project_id, agent.id)
         wanted = min(group.free, CLAIMED_AT_ONCE)
-        claims = self._claims[key]
+        claims = self._claims[key] + made[key]
         oldest = (claims + wanted) // OLDEST_EVERY - claims // OLDEST_EVERY
         queues = [
             queue for queue in (agent.id, TYPE_QUEUE + agent.type) if (agent.project_id, queue) not in self._empty
@@ -140,22 +147,25 @@ class Dispatcher:
         def decide(found: Found, now: int) -> Changes[_Claimed]:
             waiting = {task.id: (task, payload) for task, payload in found.selected if _is_claimable(task)}
             changes = Changes(_Claimed([], []))
-            # Beyond so many, a queue may hold tasks that go before those found in the other.
-            order = islice(placement.in_turn([task for task, _ in waiting.values()], claims), wanted)
-            if placement.of_agent(agent, list(group.everybody.values())) is not None:
+            order = placement.in_turn([task for task, _ in waiting.values()], claims)
+            if placement.of_agent(agent, list(group.everybody.values()), group.elsewhere) is not None:
                 # Another group of the agent has taken what it may take.
-                order = iter(())
+                order = ()
             # Read once: a stream may end at any moment, and work that was given to it comes back with its lease.
             sessions = {each: session for each in group.rooms if (session := each.session) is not None}
-            for task, room in placement.place(agent, order, [group.rooms[each] for each in sessions]):
+            rooms = [group.rooms[each] for each in sessions]
+            # Beyond so many, a queue may hold tasks that go before those found in the other.
+            for task, room in islice(placement.place(agent, order, rooms, group.elsewhere), wanted):
                 _, payload = waiting.pop(task.id)
                 instance = owners[id(room)]
                 session = sessions[instance]
                 seconds = timeout if task.timeout is None else task.timeout / 1e6
                 claimed = transitions.claim(task, agent.id, instance.key.instance_id, round(seconds * 1e6), now)
                 changes.include([claimed])
+                wakes.took(task)
                 attempt = Attempt(task.id, claimed.answer.attempt)
                 changes.answer.assigned.append((session, Assignment(attempt, task.type, payload.payload, seconds)))
+            made[key] += len(changes.answer.assigned)
             if not waiting and group.types is None and len(found.selected) < wanted:
                 changes.answer.emptied.extend((agent.project_id, queue) for queue in queues)
             # More may stand behind what was taken, by it or by others of its type before it.
@@ -181,6 +191,20 @@ class Dispatcher:
         for session, assignments in by_session.items():
             for message in _messages(assignments):
                 session.assign(message, self._monotonic())
+
+
+def _free(able: tuple[AgentKey, list[_Group]]) -> int:
+    return sum(group.free for group in able[1])
+
+
+def _fill(left: Counter[str], group: _Group) -> bool:
+    """Whether the group could take any of what is left, by type; what it could take is taken off."""
+    free = group.free
+    for type_, count in list(left.items()):
+        if count > 0 and free > 0 and (group.types is None or type_ in group.types):
+            left[type_] -= min(count, free)
+            free -= min(count, free)
+    return free < group.free
 
 
 def _is_claimable(task: rows.Task) -> bool:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from ao_server.engine import placement
-from ao_server.engine.placement import Hindrance, Room
+from ao_server.engine.placement import Hindrance, Taker
 from ao_server.engine.states import FINAL
 from ao_server.store import rows
 
@@ -22,8 +22,8 @@ class Explanation:
     waits_in_line: bool = False
 
 
-def explain(task: rows.Task, agents: Sequence[tuple[rows.Agent, Sequence[Room]]]) -> Explanation:
-    """What holds the task. `agents`: those that may take it, with the room of their connected processes."""
+def explain(task: rows.Task, takers: Sequence[Taker]) -> Explanation:
+    """What holds the task. `takers`: the agents that may take it."""
     if task.status in FINAL:
         why = f": {task.error_message}" if task.error_message else ""
         return Explanation(
@@ -33,62 +33,62 @@ def explain(task: rows.Task, agents: Sequence[tuple[rows.Agent, Sequence[Room]]]
         if task.cancel_requested_at is not None:
             return Explanation("cancelling", f"attempt {task.attempt} was asked to stop and has not confirmed it yet")
         return Explanation("running", f"attempt {task.attempt} runs on agent {task.agent_id}")
-    hindrance = placement.of_task(task, agents)
+    hindrance = placement.of_task(task, takers)
     if hindrance is None:
         message = "a process has room for it: it is given out after the tasks that go before it"
         return Explanation("queued", message, ["give it a higher priority when it is submitted"], waits_in_line=True)
-    return _EXPLAIN[hindrance](task, _target(task), agents)
+    return _EXPLAIN[hindrance](task, _target(task), takers)
 
 
-def _delayed(task: rows.Task, target: str, agents: object) -> Explanation:
+def _delayed(task: rows.Task, target: str, takers: object) -> Explanation:
     at = _shown(task.ready_at)
     return Explanation(
         "delayed", f"its schedule says not before {at}", [f"wait until {at}", "submit one without a delay"]
     )
 
 
-def _backing_off(task: rows.Task, target: str, agents: object) -> Explanation:
+def _backing_off(task: rows.Task, target: str, takers: object) -> Explanation:
     at = _shown(task.ready_at)
     message = f"attempt {task.attempt} failed; the next one begins not before {at}"
     return Explanation("backing_off", message, [f"wait until {at}", "look at its logs for the failure"])
 
 
-def _no_agent(task: rows.Task, target: str, agents: object) -> Explanation:
+def _no_agent(task: rows.Task, target: str, takers: object) -> Explanation:
     remedy = f"register an agent of type {task.agent_type!r}, or start a process of one"
     return Explanation("no_agent", f"there is no {target}", [remedy])
 
 
-def _paused(task: rows.Task, target: str, agents: object) -> Explanation:
+def _paused(task: rows.Task, target: str, takers: object) -> Explanation:
     return Explanation("agent_paused", f"{target} is paused", [_resume(task)], True)
 
 
-def _draining(task: rows.Task, target: str, agents: object) -> Explanation:
+def _draining(task: rows.Task, target: str, takers: object) -> Explanation:
     message = f"{target} is draining: it takes no new tasks"
     return Explanation("agent_draining", message, [_resume(task)], True)
 
 
-def _no_instance(task: rows.Task, target: str, agents: object) -> Explanation:
+def _no_instance(task: rows.Task, target: str, takers: object) -> Explanation:
     return Explanation("no_instance", f"no process of {target} is connected", ["start one: ao runner FILE"], True)
 
 
-def _no_handler(task: rows.Task, target: str, agents: Sequence[tuple[rows.Agent, Sequence[Room]]]) -> Explanation:
-    known = sorted({name for _, rooms in agents for room in rooms for name in room.types or ()})
+def _no_handler(task: rows.Task, target: str, takers: Sequence[Taker]) -> Explanation:
+    known = sorted({name for taker in takers for room in taker.rooms for name in room.types or ()})
     message = f"no connected process of {target} runs tasks of type {task.type!r}; they run: {', '.join(known)}"
     remedies = [f"start a process that runs {task.type!r}; without one the task fails with the code no_handler"]
     return Explanation("no_handler", message, remedies)
 
 
-def _on_trial(task: rows.Task, target: str, agents: object) -> Explanation:
+def _on_trial(task: rows.Task, target: str, takers: object) -> Explanation:
     message = f"processes of {target} died while they worked: it gets one task at a time until one completes"
     return Explanation("agent_on_trial", message, ["look at why its processes die", "wait for the running task"], True)
 
 
-def _alone(task: rows.Task, target: str, agents: object) -> Explanation:
+def _alone(task: rows.Task, target: str, takers: object) -> Explanation:
     message = f"{task.deliveries} processes were lost while they ran it: it waits for one that holds nothing else"
     return Explanation("runs_alone", message, ["wait for a process to become empty", "start another one"], True)
 
 
-def _at_capacity(task: rows.Task, target: str, agents: object) -> Explanation:
+def _at_capacity(task: rows.Task, target: str, takers: object) -> Explanation:
     remedies = ["wait for a running task to end", "raise max_concurrent_tasks", "start another process"]
     return Explanation("at_capacity", f"every process of {target} holds as many tasks as it takes", remedies, True)
 

@@ -53,6 +53,15 @@ class Room:
         self.is_exclusive = is_suspect(task)
 
 
+@dataclass(frozen=True, slots=True)
+class Taker:
+    """An agent that may take a task, the rooms of its processes, and what it holds beside them (see `of_agent`)."""
+
+    agent: rows.Agent
+    rooms: Sequence[Room]
+    elsewhere: int = 0
+
+
 def is_suspect(task: rows.Task) -> bool:
     """Whether so many processes were lost with this waiting task that the next must not take others down with it."""
     return task.deliveries >= SUSPECT_DELIVERIES
@@ -65,20 +74,20 @@ def of_time(task: rows.Task) -> Hindrance | None:
     return Hindrance.BACKING_OFF if task.failures else Hindrance.DELAYED
 
 
-def of_agent(agent: rows.Agent, rooms: Sequence[Room]) -> Hindrance | None:
-    """Why the agent gets no task at all now."""
+def of_agent(agent: rows.Agent, rooms: Sequence[Room], elsewhere: int = 0) -> Hindrance | None:
+    """Why the agent gets no task at all now. `elsewhere`: what processes of it hold that can take nothing."""
     if agent.mode == states.PAUSED:
         return Hindrance.AGENT_PAUSED
     if agent.mode == states.DRAINING:
         return Hindrance.AGENT_DRAINING
     if not rooms:
         return Hindrance.NO_INSTANCE
-    if presence.is_broken(agent) and any(room.held for room in rooms):
+    if presence.is_broken(agent) and (elsewhere or any(room.held for room in rooms)):
         return Hindrance.AGENT_ON_TRIAL
     return None
 
 
-def of_task(task: rows.Task, agents: Iterable[tuple[rows.Agent, Sequence[Room]]]) -> Hindrance | None:
+def of_task(task: rows.Task, takers: Iterable[Taker]) -> Hindrance | None:
     """What keeps the task from running on any of these agents: where there are several reasons, the nearest to running.
 
     None when one of them could take it: it waits only for those before it.
@@ -87,9 +96,9 @@ def of_task(task: rows.Task, agents: Iterable[tuple[rows.Agent, Sequence[Room]]]
     if waiting is not None:
         return waiting
     nearest = Hindrance.NO_AGENT
-    for agent, rooms in agents:
-        whole = of_agent(agent, rooms)
-        reasons = [room.hindrance(task) for room in rooms] if whole is None else [whole]
+    for taker in takers:
+        whole = of_agent(taker.agent, taker.rooms, taker.elsewhere)
+        reasons = [room.hindrance(task) for room in taker.rooms] if whole is None else [whole]
         for reason in reasons:
             if reason is None:
                 return None
@@ -97,23 +106,28 @@ def of_task(task: rows.Task, agents: Iterable[tuple[rows.Agent, Sequence[Room]]]
     return nearest
 
 
-def place(agent: rows.Agent, tasks: Iterable[rows.Task], rooms: Sequence[Room]) -> Iterator[tuple[rows.Task, Room]]:
+def place(
+    agent: rows.Agent, tasks: Iterable[rows.Task], rooms: Sequence[Room], elsewhere: int = 0
+) -> Iterator[tuple[rows.Task, Room]]:
     """Gives tasks, in this order, to the rooms of an agent, the emptiest first. It stops when nothing more fits.
+    `elsewhere`: what the agent holds beside these rooms.
 
-    Where a task that must run alone finds no empty process, the emptiest gets nothing more until it is.
+    Where a task that must run alone finds no empty process, the emptiest gets nothing more until it is; one at a time,
+    so that the others go on.
     """
+    is_kept_free = False
     for task in tasks:
-        if of_agent(agent, rooms) is not None or not any(room.free > 0 for room in rooms):
+        if of_agent(agent, rooms, elsewhere) is not None or not any(room.free > 0 for room in rooms):
             return
         fitting = [room for room in rooms if room.hindrance(task) is None]
         if fitting:
             room = max(fitting, key=_free)
             room.take(task)
             yield task, room
-        elif is_suspect(task):
+        elif is_suspect(task) and not is_kept_free:
             able = [room for room in rooms if room.hindrance(task) is Hindrance.RUNS_ALONE]
             if able:
-                min(able, key=_held).is_exclusive = True
+                min(able, key=_held).is_exclusive = is_kept_free = True
 
 
 def in_turn(tasks: Sequence[rows.Task], claims: int) -> Iterable[rows.Task]:

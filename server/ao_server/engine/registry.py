@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from ao_server.engine.cancellation import CONFIRM_MICROSECONDS
 from ao_server.engine.clock import Clock
-from ao_server.engine.placement import Room
+from ao_server.engine.placement import Room, Taker
 from ao_server.engine.sessions import AgentKey, Attempt, InstanceKey, Session
 from ao_server.engine.transitions import SUSPECT_DELIVERIES
 from ao_server.errors import Superseded
@@ -132,6 +132,16 @@ class Registry:
         """What each process of an agent that can take work at all can take, once these tasks have ended."""
         rooms = ((instance, instance.room(freed.get(instance.key, ()))) for instance in self.of(agent))
         return {instance: room for instance, room in rooms if room is not None}
+
+    def taker(self, agent: rows.Agent) -> Taker:
+        """What the agent could take now."""
+        key = AgentKey(agent.project_id, agent.id)
+        rooms = list(self.rooms(key).values())
+        return Taker(agent, rooms, self.held(key, {}) - sum(room.held for room in rooms))
+
+    def held(self, agent: AgentKey, freed: Mapping[InstanceKey, Collection[str]]) -> int:
+        """How many tasks the processes of an agent hold, connected or not, once these have ended."""
+        return sum(len(instance.held.keys() - freed.get(instance.key, ())) for instance in self.of(agent))
 
     def overdue(self) -> list[tuple[Instance, Attempt]]:
         """Attempts whose deadline has passed."""

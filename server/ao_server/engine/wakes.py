@@ -36,6 +36,12 @@ class Wakes:
                 wakes._agent(change.before, change.after)
         return wakes
 
+    def took(self, task: rows.Task) -> None:
+        """A task was claimed: so much less is left of what arrived."""
+        arrived = self.arrived.get((task.project_id, task.queue))
+        if arrived is not None:
+            arrived[task.type] -= 1
+
     def _task(self, before: rows.Task | None, after: rows.Task) -> None:
         if before is not None and before.status == "running" and after.status != "running":
             key = InstanceKey(before.project_id, before.agent_id, before.instance_id or "")
