@@ -151,6 +151,8 @@ async def test_an_assignment_that_a_status_leaves_out_goes_back(api: Api) -> Non
     async with api.runner(agent_id) as runner:
         await runner.assigned()
         await runner.status(held=[], last_assign=1)
+        stopped = (await runner.receive("cancel")).cancel
+        assert (stopped.attempt, stopped.reason) == (attempt(task_id, 1), runners_pb2.CANCEL_REASON_SUPERSEDED)
         assert (await runner.assigned()).attempt.number == 2
         assert await runner.finish(task_id, 2)
 

@@ -128,7 +128,7 @@ class World:
     def __init__(self, database: Database, random: Callable[[], float]) -> None:
         self.clock = FakeClock()
         self.random = random
-        self.ids = Ids()
+        self.ids = Ids(lambda bits: int(random() * 2**bits))
         self.database = database
         self.selections = RacedSelections(database)
         self.reader = Reader(database)

@@ -5,7 +5,7 @@ creates the task or frees the slot, and the claim is durable before the assignme
 """
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -44,6 +44,14 @@ class _Group:
     @property
     def free(self) -> int:
         return sum(max(0, room.free) for room in self.rooms.values() if not room.is_exclusive)
+
+    def let_go(self, taken: Container[str]) -> bool:
+        """Whether rooms are no longer kept free, because these tasks were taken."""
+        rooms = [room for room in self.rooms.values() if room.kept_for is not None and room.kept_for in taken]
+        for room in rooms:
+            room.keep_no_longer()
+        self.again = bool(rooms)
+        return self.again
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +96,15 @@ class Dispatcher:
         while agents := agents or self._takers(wakes):
             self._looked_at |= agents
             rounds = [groups for agent in agents if (groups := self._groups(agent, wakes))]
+            every = [group for groups in rounds for group in groups]
             while rounds:
                 yield [self._claim(groups[0], wakes, made) for groups in rounds]
                 for groups in rounds:
                     if not groups[0].again:
                         groups.pop(0)
                 rounds = [groups for groups in rounds if groups]
+                # A process was kept free in one group for a task that another has taken.
+                rounds = rounds or [[group] for group in every if group.let_go(wakes.taken)]
             agents = set[AgentKey]()
 
     def observe(self, changes: object) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -95,7 +96,7 @@ class Fleet:
     def open(self, session: Session) -> None:
         """The welcome is on its way: work may follow."""
         session.ready = True
-        self._writer.post(self._dispatcher.look_again(session.key.agent))
+        self._look_again(session.key.agent)
 
     async def status(
         self, session: Session, number: int, held: Mapping[str, int], last_assign: int, capacity: int
@@ -115,12 +116,14 @@ class Fleet:
         lost = session.not_taken_up(held, believed, last_assign, overdue)
         if lost:
             log.warning("assignments_not_taken_up", agent_id=session.key.agent_id, tasks=len(lost))
+            # It may yet come to read what was sent to it.
+            session.push(Stop([Attempt(task_id, believed[task_id]) for task_id in sorted(lost)]))
             await self._writer.submit(leases.give_back(session.key, lost))
         strangers = session.strangers(held, believed)
         if strangers:
             session.push(Stop(strangers))
         if not session.deaf and capacity > had_room:
-            self._writer.post(self._dispatcher.look_again(session.key.agent))
+            self._look_again(session.key.agent)
 
     async def goodbye(self, session: Session) -> None:
         """The process leaves: what it still holds is handed out at once."""
@@ -160,9 +163,10 @@ class Fleet:
         limit = configuration.settings_of(agent.configuration).max_concurrent_tasks
         key = AgentKey(agent.project_id, agent.id)
         for session in self._sessions(key):
-            # A higher limit gives room once the process says that it is ready for it.
+            # A higher limit gives room once the process says that it is ready for it, if it has not said so before.
             session.limit = limit
             session.push(Configure(agent.configuration, limit))
+        self._look_again(key)
 
     def stop_attempt(self, task: rows.Task, reason: str) -> None:
         """Tells the process that holds the running attempt of a task to stop it."""
@@ -185,6 +189,11 @@ class Fleet:
             if instance.session is not None:
                 instance.session.push(Stopping())
                 instance.session.end(Unavailable("the server is stopping"))
+
+    def _look_again(self, agent: AgentKey) -> None:
+        """Slots have appeared. When the writer is full or stopping, the next transaction there is will look."""
+        with suppress(Unavailable):
+            self._writer.post(self._dispatcher.look_again(agent))
 
     def _sessions(self, agent: AgentKey) -> list[Session]:
         return [each.session for each in self._registry.of(agent) if each.session is not None]

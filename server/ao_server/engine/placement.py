@@ -35,8 +35,9 @@ class Room:
     types: frozenset[str] | None
     free: int
     held: int
-    # It runs a task that must be alone, or is kept free for one.
+    # It runs a task that must be alone, or is kept free for one: for this one.
     is_exclusive: bool = False
+    kept_for: str | None = None
 
     def hindrance(self, task: rows.Task) -> Hindrance | None:
         """Why the task cannot go here now."""
@@ -45,6 +46,14 @@ class Room:
         if self.is_exclusive or self.free <= 0:
             return Hindrance.AT_CAPACITY
         return Hindrance.RUNS_ALONE if is_suspect(task) and self.held else None
+
+    def keep_for(self, task: rows.Task) -> None:
+        """Nothing more goes here, so that it becomes empty for this task."""
+        self.is_exclusive, self.kept_for = True, task.id
+
+    def keep_no_longer(self) -> None:
+        """The task that it was kept for has gone elsewhere."""
+        self.is_exclusive, self.kept_for = False, None
 
     def take(self, task: rows.Task) -> None:
         """The task goes here."""
@@ -115,7 +124,6 @@ def place(
     Where a task that must run alone finds no empty process, the emptiest gets nothing more until it is; one at a time,
     so that the others go on.
     """
-    is_kept_free = False
     for task in tasks:
         if of_agent(agent, rooms, elsewhere) is not None or not any(room.free > 0 for room in rooms):
             return
@@ -124,10 +132,10 @@ def place(
             room = max(fitting, key=_free)
             room.take(task)
             yield task, room
-        elif is_suspect(task) and not is_kept_free:
+        elif is_suspect(task) and all(room.kept_for is None for room in rooms):
             able = [room for room in rooms if room.hindrance(task) is Hindrance.RUNS_ALONE]
             if able:
-                min(able, key=_held).is_exclusive = is_kept_free = True
+                min(able, key=_held).keep_for(task)
 
 
 def in_turn(tasks: Sequence[rows.Task], claims: int) -> Iterable[rows.Task]:

@@ -20,6 +20,8 @@ class Wakes:
     freed: dict[InstanceKey, set[str]] = field(default_factory=dict[InstanceKey, set[str]])
     # By queue of a type: types of the tasks that became claimable in it, and how many of each.
     arrived: dict[tuple[str, str], Counter[str]] = field(default_factory=dict[tuple[str, str], Counter[str]])
+    # Ids of tasks that were claimed since.
+    taken: set[str] = field(default_factory=set[str])
     # Queues, of agents and of types, with tasks that became claimable.
     filled: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]])
     # Agents as this transaction leaves them.
@@ -38,6 +40,7 @@ class Wakes:
 
     def took(self, task: rows.Task) -> None:
         """A task was claimed: so much less is left of what arrived."""
+        self.taken.add(task.id)
         arrived = self.arrived.get((task.project_id, task.queue))
         if arrived is not None:
             arrived[task.type] -= 1
