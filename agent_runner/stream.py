@@ -135,7 +135,8 @@ class Stream:
                 self._cancel_timer("answer")
                 self._instance.welcomed(response.welcome)
                 self._said_room = (held.limit, 0)
-                self._status_later()
+                # The first status follows at once: until then the server knows nothing of the process's load.
+                self._status_due = self._loop.time()
                 self._welcomed.set()
             case "renewed":
                 self._renewed(response.renewed.number)

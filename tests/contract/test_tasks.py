@@ -181,9 +181,9 @@ async def test_tasks_of_a_type_spread_over_its_agents_and_nothing_stays_behind(a
 async def test_a_label_finds_its_tasks_by_key_and_by_value(api: Api) -> None:
     agent_id = await api.agent()
     own = secrets.token_hex(6)
-    one = await api.task(agent_id, labels={own: "one", "odd = key": ""})
+    one = await api.task(agent_id, labels={own: "one", "odd key é": ""})
     two = await api.task(agent_id, labels={own: "two", "team": "a"})
-    assert (await api.shown(one))["labels"] == {own: "one", "odd = key": ""}
+    assert (await api.shown(one))["labels"] == {own: "one", "odd key é": ""}
 
     async def found(*labels: str) -> list[str]:
         return [task["id"] for task in (await api.get("/tasks", label=list(labels))).data]
@@ -197,6 +197,8 @@ async def test_a_label_finds_its_tasks_by_key_and_by_value(api: Api) -> None:
     assert (many.status, many.fields) == (400, ["labels"])
     long = await api.post("/tasks", {"agent_id": agent_id, "type": "t", "labels": {"k": "x" * 257, "\0": "", "": "x"}})
     assert sorted(long.fields) == ["labels", "labels.\0", "labels.k"]
+    split = await api.post("/tasks", {"agent_id": agent_id, "type": "t", "labels": {"a=b": "c"}})
+    assert (split.status, split.fields) == (400, ["labels.a=b"])
 
 
 async def test_a_page_that_starts_after_a_task_does_not_shift(api: Api) -> None:

@@ -20,6 +20,7 @@ _WHITESPACE: Final = " \t\r\n"
 # Only an exponent or three hundred digits in a row can make a number too large. Text inside strings may match too:
 # that costs time, not truth. Looking back keeps each digit from being counted once for every digit before it.
 _LARGE_NUMBER: Final = re.compile(r"[0-9][eE][+0-9]|(?<![0-9])[0-9]{300}")
+_LONGEST_NEGATIVE: Final = re.compile(rf"-(?=[0-9]{{{MAX_INTEGER_DIGITS}}}(?![0-9]))")
 _STRING: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _NOT_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
 _step: Final[Callable[[int], int]] = [1 if byte in b"[{" else -1 for byte in range(256)].__getitem__
@@ -75,7 +76,8 @@ def _depth(text: str) -> int:
 
 def _number_reason(text: str) -> str | None:
     try:
-        _read.decode(text)
+        # The decoder counts a minus sign as a digit.
+        _read.decode(_LONGEST_NEGATIVE.sub("", text))
     except msgspec.ValidationError as error:
         if "Integer" in str(error):
             return f"must not contain integers of more than {MAX_INTEGER_DIGITS} digits"

@@ -1,6 +1,7 @@
 """Agents as messages: the record, totals over its tasks, and the health and load of its processes."""
 
 from collections.abc import Sequence
+from typing import Final
 
 from agent_orchestration.v1 import agents_pb2
 from ao_server.api import messages
@@ -8,6 +9,8 @@ from ao_server.engine.registry import Instance
 from ao_server.engine.states import DRAINING, PAUSED
 from ao_server.store import rows
 from ao_server.store.counts import AgentTotals
+
+MAX_TYPES_BYTES: Final = 1024 * 1024
 
 
 def agent(
@@ -34,10 +37,16 @@ def agent(
 
 
 def task_types(instances: Sequence[Instance]) -> list[agents_pb2.TaskType]:
-    """What the connected processes of an agent run, by name."""
+    """What the connected processes of an agent run, by name; beyond a size the names alone."""
     sessions = [instance.session for instance in instances if instance.session is not None]
     stated = {each.name: each for session in sessions for each in session.task_types}
-    return [messages.fill(agents_pb2.TaskType(), stated[name]) for name in sorted(stated)]
+    shown: list[agents_pb2.TaskType] = []
+    size = 0
+    for name in sorted(stated):
+        message = messages.fill(agents_pb2.TaskType(), stated[name])
+        size += message.ByteSize()
+        shown.append(message if size <= MAX_TYPES_BYTES else agents_pb2.TaskType(name=name))
+    return shown
 
 
 def _health(

@@ -15,6 +15,9 @@ from ao_server.store.filters import TaskFilter
 def new_task(request: tasks_pb2.CreateTaskRequest, project_id: str, path: str = "") -> NewTask:
     """The task that is asked for. Invalid, naming the field behind `path`."""
     run_at, delay = _time(request.schedule, path)
+    for key in request.labels:
+        if "=" in key:
+            raise Invalid.field(f"{path}labels.{key}", "a key must not contain =, which ends it in the filter of lists")
     return NewTask(
         project_id=project_id,
         agent_id=request.agent_id if request.HasField("agent_id") else None,

@@ -155,7 +155,8 @@ def _scalar_check(field: FieldDescriptor, rules: options_pb2.Rules, value_rules:
 def _value_rules(field: FieldDescriptor, rules: options_pb2.Rules, is_json: bool) -> Iterator[_Rule]:
     if rules.HasField("min_length"):
         least = rules.min_length
-        yield lambda text: f"must have at least {least} characters" if len(text) < least else None
+        few = "must not be empty" if least == 1 else f"must have at least {least} characters"
+        yield lambda text: few if len(text) < least else None
     if rules.HasField("max_length"):
         most = rules.max_length
         if is_json:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from ao_server.engine import placement
 from ao_server.engine.placement import Hindrance, Taker
 from ao_server.engine.states import FINAL
+from ao_server.engine.unhandled import no_handler_message
 from ao_server.store import rows
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -73,7 +74,7 @@ def _no_instance(task: rows.Task, target: str, takers: object) -> Explanation:
 
 def _no_handler(task: rows.Task, target: str, takers: Sequence[Taker]) -> Explanation:
     known = sorted({name for taker in takers for room in taker.rooms for name in room.types or ()})
-    message = f"no connected process of {target} runs tasks of type {task.type!r}; they run: {', '.join(known)}"
+    message = no_handler_message(task.type, known, f"connected process of {target}")
     remedies = [f"start a process that runs {task.type!r}; without one the task fails with the code no_handler"]
     return Explanation("no_handler", message, remedies)
 

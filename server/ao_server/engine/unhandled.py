@@ -90,7 +90,7 @@ class Unhandled:
         return Operation(decide, selection=selection)
 
 
-def no_handler_message(type_: str, known: Sequence[str]) -> str:
-    """Says that a type is not run, and which are."""
+def no_handler_message(type_: str, known: Sequence[str], of: str = "connected process") -> str:
+    """Says that a type is not run, and which are: the first few of them."""
     listed = ", ".join(known[:SHOWN_TYPES]) + (", ..." if len(known) > SHOWN_TYPES else "")
-    return f"no connected process runs tasks of type {type_!r}; they run: {listed or 'nothing'}"
+    return f"no {of} runs tasks of type {type_!r}; they run: {listed or 'nothing'}"

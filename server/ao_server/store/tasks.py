@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, case, func, literal, select, text, tuple_
+from sqlalchemy import ColumnElement, any_, case, func, literal, select, text, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ao_server.errors import Invalid
@@ -74,7 +74,7 @@ async def page(
     reader: Reader, project_id: str, chosen: TaskFilter, *, page: int, limit: int, starting_after: str | None = None
 ) -> Page[ListedTask]:
     """A page of tasks, newest first, by its number or by the task in front of it. Invalid when that does not exist."""
-    where = _conditions(project_id, chosen)
+    where = _conditions(project_id, chosen, is_sqlite=reader.database.is_sqlite)
     async with reader.connect() as connection:
         behind = await _behind(reader, connection, project_id, starting_after)
         total = await _total(connection, project_id, chosen, where)
@@ -133,7 +133,7 @@ async def running(reader: Reader) -> Sequence[rows.Task]:
         return await reader.rows(connection, rows.Task, _TASK.status == "running")
 
 
-def _conditions(project_id: str, chosen: TaskFilter) -> list[Any]:
+def _conditions(project_id: str, chosen: TaskFilter, *, is_sqlite: bool) -> list[Any]:
     where = [_TASK.project_id == project_id]
     if chosen.agent_id is not None:
         where.append(_TASK.agent_id == chosen.agent_id)
@@ -147,7 +147,10 @@ def _conditions(project_id: str, chosen: TaskFilter) -> list[Any]:
         where.append(_TASK.agent_type == chosen.agent_type)
     for key, value in chosen.labels:
         labelled = select(_LABEL.task_id).where(_LABEL.project_id == project_id, _LABEL.key == key)
-        where.append(_TASK.id.in_(labelled if value is None else labelled.where(_LABEL.value == value)))
+        if value is not None:
+            labelled = labelled.where(_LABEL.value == value)
+        # Without statistics PostgreSQL would compare each task with each label.
+        where.append(_TASK.id.in_(labelled) if is_sqlite else _TASK.id == any_(func.array(labelled.scalar_subquery())))
     if chosen.id_from is not None:
         where.append(_TASK.id >= chosen.id_from)
     if chosen.id_before is not None:
