@@ -20,6 +20,7 @@ RESTART_SECONDS: Final = 2.0
 # What the kernel holds beside the backlog. Left to itself it takes megabytes for each peer that does not read.
 KERNEL_BUFFER_BYTES: Final = 256 * 1024
 RESTART: Final = 1012
+NOT_UTF_8: Final = 1007
 MAX_REASON_BYTES: Final = 123
 # Writes are counted in pieces of about this size: a note of every small one would outweigh what it tells.
 COUNTED_BYTES: Final = 16 * 1024
@@ -47,6 +48,20 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         if self._watched is not None:
             self._watched.cancel()
             self._watched = None
+
+    def send_receive_event_to_app(self) -> None:
+        """Hands over a message. Text that is not UTF-8 closes the socket, as in uvicorn, but without a traceback in the
+        log: it is the client's fault.
+        """
+        if self.curr_msg_data_type == "text" and not self.close_sent:
+            try:
+                b"".join(self.frames).decode()
+            except UnicodeDecodeError:
+                self.frames = []
+                self.conn.send_close(NOT_UTF_8)
+                self.handle_parser_exception()
+                return
+        super().send_receive_event_to_app()
 
     async def run_asgi(self) -> None:
         """Runs the application."""

@@ -146,6 +146,15 @@ async def test_a_frame_too_large_closes(running: Running) -> None:
         assert await client.close_code() == 1009
 
 
+async def test_text_that_is_not_utf_8_closes_and_is_no_error_of_ours(
+    running: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with opened(running) as client:
+        await client.connection.send(b"\xff\xfe", text=True)
+        assert await client.close_code() == 1007
+    assert not [record for record in caplog.records if record.exc_info]
+
+
 async def test_an_event_comes_once_through_the_first_subscription_that_carries_it(running: Running) -> None:
     async with opened(running) as client:
         for message in (AGENT_EVENTS | {"agent_id": "agent_2"}, TASK_EVENTS, AGENT_EVENTS):
