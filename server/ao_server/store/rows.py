@@ -24,7 +24,10 @@ def _row(model: type[SQLModel]) -> type[msgspec.Struct]:
     for name, field in model.model_fields.items():
         annotated: tuple[Any, ...] = (name, field.annotation)
         fields.append(annotated if field.is_required() else (*annotated, field.default))
-    row = msgspec.defstruct(model.__name__, fields, kw_only=True, namespace={"__doc__": model.__doc__})
+    # Defaults are left out where rows are kept as JSON, in events above all: they are most of a new task.
+    row = msgspec.defstruct(
+        model.__name__, fields, kw_only=True, omit_defaults=True, namespace={"__doc__": model.__doc__}
+    )
     TABLES[row] = SQLModel.metadata.tables[str(vars(model)["__tablename__"])]
     return row
 
