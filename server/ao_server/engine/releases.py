@@ -48,10 +48,14 @@ class Releases:
     async def run(self, writer: Writer) -> None:
         """Runs for as long as the server does."""
         while True:
+            # From here on: what is heard of while the store is read must not be forgotten for what was read.
+            self._next = None
             try:
                 while await writer.submit(self.release()) == RELEASED_AT_ONCE:
                     pass
-                self._next = await tasks.next_ready_at(self._reader)
+                kept = await tasks.next_ready_at(self._reader)
+                if kept is not None:
+                    self._expect(kept)
             except (Unavailable, DeadlineExceeded) as problem:
                 log.warning("releases_postponed", reason=problem.message)
                 await asyncio.sleep(AGAIN_SECONDS)
