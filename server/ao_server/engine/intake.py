@@ -7,7 +7,7 @@ import msgspec
 
 from ao_server.engine import presence, states, transitions
 from ao_server.engine.ids import Ids
-from ao_server.errors import Conflict, Invalid, NotFound, Problem
+from ao_server.errors import Conflict, Invalid, NotFound
 from ao_server.store import rows
 from ao_server.store.changes import Changes, Found, Key, Operation
 
@@ -131,7 +131,7 @@ def retry_task(project_id: str, task_id: str, agent_id: str, ids: Ids) -> Operat
         )
         try:
             created = _task(new, found, ids, now, retry_of=task.id)
-        except Problem:
+        except Invalid:
             raise Conflict("the agent of this task was deleted") from None
         return Changes((created.answer, payload.payload), created.rows, created.increments, created.events)
 

@@ -28,6 +28,9 @@ class Failure:
     is_final: bool = False
 
 
+STOPPED: Final = Failure("cancelled", "cancelled on request")
+
+
 def create(task: rows.Task, payload: str, labels: Mapping[str, str]) -> Changes[rows.Task]:
     """A new pending task."""
     beside: list[Any] = [rows.Payload(project_id=task.project_id, task_id=task.id, payload=payload)]
@@ -132,9 +135,6 @@ def progress(task: rows.Task, percent: float, message: str | None, now: int) -> 
     started = task.started_at if task.started_at is not None else now
     after.estimated_completion = _estimate(started, now, percent)
     return Changes(None, rows=[after], events=[bodies.task_event("task_progress", after, now)])
-
-
-STOPPED: Final = Failure("cancelled", "cancelled on request")
 
 
 def _estimate(started: int, now: int, percent: float) -> int | None:
