@@ -56,8 +56,8 @@ lock: $(VENV)/dev.stamp  ## the requirement files, from pyproject.toml; LOCK_ARG
 wheel: $(VENV)/dev.stamp  ## the wheel, in dist/
 	@$(BIN)/uv build -q --wheel --no-build-isolation --python $(BIN)/python
 
-soak: $(VENV)/dev.stamp  ## the fault tests, long: SOAK_ROUNDS and SOAK_SEED choose how long and which
-	@SOAK_ROUNDS=$${SOAK_ROUNDS:-20} $(BIN)/python -m pytest tests/faults -x --timeout 3600 $(PYTEST_ARGS)
+soak: $(VENV)/dev.stamp  ## the fault tests and random walks, long: SOAK_ROUNDS and SOAK_SEED choose how long and which
+	@SOAK_ROUNDS=$${SOAK_ROUNDS:-20} $(BIN)/python -m pytest tests/faults tests/store/test_dispatch_model.py -x --timeout 3600 $(PYTEST_ARGS)
 
 fuzz: $(VENV)/dev.stamp  ## the fuzz tests, long: FUZZ_EXAMPLES and FUZZ_SEED choose how long and which
 	@export FUZZ_EXAMPLES=$${FUZZ_EXAMPLES:-400000} FUZZ_SEED=$${FUZZ_SEED:-$$(date +%s)}; echo "FUZZ_SEED=$$FUZZ_SEED"; \
