@@ -439,3 +439,26 @@ async def test_whatever_happens_no_task_is_lost_doubled_or_left_waiting(
         except BaseException:
             print("\n".join(walk.history))
             raise
+
+
+async def test_what_a_transaction_that_failed_was_to_look_at_the_next_one_looks_at(
+    template: Path, tmp_path: Path
+) -> None:
+    async with walking(template, tmp_path, SEED) as walk:
+        world = walk.world
+        await world.settle()
+        walk.register("t", "{}")
+        await world.settle()
+        (agent,) = walk.agents()
+        world.submit(intake.create_task(intake.NewTask(PROJECT, agent.id, "a", 2, "{}"), world.ids))
+        await world.settle()
+        process = Process(InstanceKey(PROJECT, agent.id, "i1"), None, limit=0)
+        world.processes.append(process)
+        world.connect(process)
+        # The hello is committed; what would claim for the process then is not.
+        failing = iter(["commit"])
+        await world.settle(lambda: world.failures.extend(failing))
+        assert not process.running
+        world.submit(Operation(lambda found, now: Changes(None)))
+        await world.settle()
+        assert len(process.running) == 1

@@ -73,6 +73,15 @@ class Database:
                 time.sleep(0.1)
         return connection
 
+    def leave_transaction(self, connection: Connection) -> None:
+        """Ends what is left of a transaction on SQLite: a commit that failed may leave it open, and SQLAlchemy, for
+        which it is over, sends no rollback.
+        """
+        if self.is_sqlite:
+            driver: Any = connection.connection.driver_connection
+            if driver.in_transaction:
+                driver.rollback()
+
     def list_parameter(self, values: Sequence[Any]) -> Any:
         """A list as one parameter of a hot statement."""
         return json.dumps(values) if self.is_sqlite else list(values)

@@ -184,6 +184,7 @@ class Writer:
                 batch.finish()
         except BaseException as error:
             if is_away(error):
+                self._database.leave_transaction(connection)
                 self._disconnect()
             raise
         for each, answer in answers:
