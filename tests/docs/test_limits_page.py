@@ -23,7 +23,7 @@ from ao_gateway import (
 )
 from ao_gateway import errors as gateway_errors
 from ao_server import app, settings
-from ao_server.api import calls, pages, runner_messages, runners
+from ao_server.api import agent_messages, calls, pages, runner_messages, runners
 from ao_server.api import tasks as api_tasks
 from ao_server.engine import (
     access,
@@ -112,6 +112,7 @@ LIMITS: Final = {
     "`schedule.delay`": _seconds(_rules(tasks_pb2.Schedule, "delay").maximum),
     "`retry.attempts`, `retry_attempts`": f"{_rules(tasks_pb2.RetryPolicy, 'attempts').maximum:g}",
     "`retry.backoff`, `retry.max_backoff`": _seconds(_rules(tasks_pb2.RetryPolicy, "max_backoff").maximum),
+    "retries, unless given": f"{retries.DEFAULT.attempts}",
     "first backoff, unless given": _microseconds(retries.DEFAULT.backoff or 0),
     "longest backoff, unless given": _microseconds(retries.DEFAULT.max_backoff or 0),
     "time to confirm a cancel": _microseconds(cancellation.CONFIRM_MICROSECONDS),
@@ -135,6 +136,7 @@ LIMITS: Final = {
     "lease, longest": _seconds(settings.MAX_LEASE_SECONDS),
     "how much sooner a process stops its own attempts": _seconds(lease.MARGIN_SECONDS),
     "processes lost in a row, while they worked": f"{presence.MAX_LOST_SESSIONS}",
+    "descriptions and schemas shown with an agent": _size(agent_messages.MAX_TYPES_BYTES),
     "task types of a process": f"{_rules(runners_pb2.Hello, 'task_types').max_items:,}",
     "time for a process to say hello": _seconds(runners.HELLO_SECONDS),
     "messages waiting for a process": f"{sessions.OUTBOX_LIMIT:,}",
