@@ -13,7 +13,7 @@ export UV_DEFAULT_INDEX := $(value PIP_INDEX_URL)
 endif
 endif
 
-.PHONY: help install demo test lint format gen stubs-check contract-baseline lock wheel soak fuzz clean
+.PHONY: help install demo test lint format gen stubs-check contract-baseline lock wheel bench bench-quick soak fuzz clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,12 @@ lock: $(VENV)/dev.stamp  ## the requirement files, from pyproject.toml; LOCK_ARG
 
 wheel: $(VENV)/dev.stamp  ## the wheel, in dist/
 	@$(BIN)/uv build -q --wheel --no-build-isolation --python $(BIN)/python
+
+bench: $(VENV)/dev.stamp  ## every figure beside its baseline; BENCH_ARGS="--only NAME" for some; see docs/performance.md
+	@$(BIN)/python -m benchmarks $(BENCH_ARGS)
+
+bench-quick: $(VENV)/dev.stamp  ## the same with less work, in under three minutes
+	@$(BIN)/python -m benchmarks --quick $(BENCH_ARGS)
 
 soak: $(VENV)/dev.stamp  ## the fault tests and random walks, long: SOAK_ROUNDS and SOAK_SEED choose how long and which
 	@SOAK_ROUNDS=$${SOAK_ROUNDS:-20} $(BIN)/python -m pytest tests/faults tests/store/test_dispatch_model.py -x --timeout 3600 $(PYTEST_ARGS)
