@@ -30,6 +30,7 @@ from ao_server.api.relay import RelayServicer
 from ao_server.api.runners import RunnerServicer
 from ao_server.api.standard_services import StandardServices
 from ao_server.api.tasks import TaskServicer
+from ao_server.engine import counters
 from ao_server.engine.access import Access, sha256
 from ao_server.engine.alerts import Alerts
 from ao_server.engine.clearing import Clearing
@@ -114,6 +115,7 @@ async def serving(settings: Settings, stop: asyncio.Event) -> AsyncGenerator[Ser
             database,
             clock.now,
             follow_ups=dispatcher.claims,
+            count=counters.of,
             observe=_each(registry.observe, releases.observe, dispatcher.observe),
             publish=_each(feed.publish, waits.publish),
             on_death=die,

@@ -111,7 +111,7 @@ def _operation(request: runners_pb2.ConnectRequest) -> Operation[Any] | None:
 
 
 def _can_be_stored(changes: Changes[Any]) -> None:
-    for row in (*changes.rows, *changes.increments, *changes.events):
+    for row in (*changes.rows, *changes.events):
         for value in rows.values_of(row):
             if isinstance(value, str):
                 assert "\0" not in value

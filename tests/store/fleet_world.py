@@ -15,7 +15,7 @@ from sqlalchemy import Connection, event
 from sqlalchemy.exc import OperationalError
 
 from ao_server import keys
-from ao_server.engine import administration, reports
+from ao_server.engine import administration, counters, reports
 from ao_server.engine.clearing import Clearing
 from ao_server.engine.dispatch import Dispatcher
 from ao_server.engine.fleet import Fleet
@@ -143,6 +143,7 @@ class World:
             database,
             self.clock.now,
             follow_ups=self.dispatcher.claims,
+            count=counters.of,
             observe=self._observe,
             publish=self.events.extend,
             on_death=self.deaths.append,

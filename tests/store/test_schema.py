@@ -17,6 +17,7 @@ from ao_server.store.changes import Changes, Operation
 from ao_server.store.database import Database
 from ao_server.store.filters import TaskFilter
 from ao_server.store.reader import Reader
+from ao_server.store.recent import Recent
 from ao_server.store.selections import TaskSelections
 
 LATER = """
@@ -123,7 +124,7 @@ async def test_what_the_first_schema_holds_is_found_and_dispatched_by_the_presen
         selection = TaskSelections(database).claimable("p", ["agent_1"], None, 10, 1)
         statements = Statements(database)
         with connection.begin():
-            found = Batch(connection, database, statements, 0)
+            found = Batch(connection.connection.cursor(), database, statements, Recent(), 0)
             (answer,) = found.run([Operation(lambda found, now: Changes(list(found.selected)), selection=selection)])
         ((task, payload),) = answer
         assert (task.id, task.queue, task.agent_type, payload.payload) == ("task_1", "agent_1", "worker", '{"n":1}')

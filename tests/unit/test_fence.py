@@ -8,13 +8,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from ao_server.engine import bodies, cancellation, logs, reports, timeouts, transitions
+from ao_server.engine import bodies, cancellation, counters, logs, reports, timeouts, transitions
 from ao_server.engine.sessions import Attempt, InstanceKey
 from ao_server.engine.states import FINAL
 from ao_server.engine.transitions import MAX_DELIVERIES, Failure
 from ao_server.errors import Conflict
 from ao_server.store import rows
-from ao_server.store.changes import Changes, Operation
+from ao_server.store.changes import Change, Changes, Operation
 
 PROJECT, AGENT = "project_default", "agent_1"
 INSTANCES = st.sampled_from(["one", "two"])
@@ -61,12 +61,14 @@ class Memory:
         return THE_AGENT if row is rows.Agent else self.tasks.get(str(key[1]))
 
     def apply(self, changes: Changes[Any]) -> None:
+        moved: dict[str, Change] = {}
         for row in changes.rows:
             if isinstance(row, rows.Task):
+                moved[row.id] = Change(self.tasks.get(row.id), row)
                 self.tasks[row.id] = row
             elif isinstance(row, rows.Result):
                 self.results.append(row.task_id)
-        for row in changes.increments:
+        for row in counters.of(moved.values()):
             if isinstance(row, rows.TaskCount):
                 self.counts[row.status] += row.tasks
         self.events += changes.events

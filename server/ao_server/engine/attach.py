@@ -32,7 +32,7 @@ def register(new: intake.NewAgent, ids: Ids) -> Operation[str]:
         if registered is not None and registered.agent_id:
             return Changes(registered.agent_id)
         changes = intake.agent_record(new, ids, now, is_registered=True)
-        return Changes(changes.answer.id, changes.rows, changes.increments, changes.events)
+        return Changes(changes.answer.id, changes.rows, changes.events)
 
     return Operation(decide, keys=[Key(rows.Registration, (new.project_id, new.type, new.name))])
 
@@ -62,7 +62,7 @@ def attach(key: InstanceKey, held: Mapping[str, int], selections: TaskSelections
                 changes.include([transitions.hand_back(task, now)])
         superseded = [Attempt(*each) for each in held.items() if each[0] not in kept]
         answer = Attached(changes.answer, kept, superseded, to_stop)
-        return Changes(answer, changes.rows, changes.increments, changes.events)
+        return Changes(answer, changes.rows, changes.events)
 
     return Operation(
         decide,

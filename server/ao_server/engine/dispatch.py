@@ -86,7 +86,7 @@ class Dispatcher:
 
     def claims(self, batch: Batch) -> Iterator[Sequence[Operation[_Claimed]]]:
         """Rounds of claims for one transaction. Processes of an agent that run the same types are served together."""
-        wakes = Wakes.of(batch.changes)
+        wakes = Wakes.of(batch.changes())
         self._empty -= wakes.filled
         agents = wakes.agents | self._looked_at
         while self._look:

@@ -23,7 +23,6 @@ def failed(
     return Changes(
         backing_off.answer,
         [*noted.rows, *backing_off.rows],
-        backing_off.increments,
         [*noted.events, *backing_off.events],
     )
 

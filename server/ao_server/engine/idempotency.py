@@ -60,7 +60,7 @@ def once(operation: Operation[Answer], idempotency: Idempotency | None, type_: A
             )
             changes.rows.append(row)
         answer = Once(changes.answer, is_replayed=False)
-        return Changes(answer, changes.rows, changes.increments, changes.events)
+        return Changes(answer, changes.rows, changes.events)
 
     keys = list(operation.keys)
     if idempotency is not None:

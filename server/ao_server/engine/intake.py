@@ -133,7 +133,7 @@ def retry_task(project_id: str, task_id: str, agent_id: str, ids: Ids) -> Operat
             created = _task(new, found, ids, now, retry_of=task.id)
         except Invalid:
             raise Conflict("the agent of this task was deleted") from None
-        return Changes((created.answer, payload.payload), created.rows, created.increments, created.events)
+        return Changes((created.answer, payload.payload), created.rows, created.events)
 
     keys = [Key(rows.Task, (project_id, task_id)), Key(rows.Payload, (project_id, task_id))]
     return Operation(decide, keys=[*keys, Key(rows.Agent, (project_id, agent_id))])

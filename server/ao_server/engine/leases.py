@@ -53,7 +53,7 @@ def settle_agent_status(agent: AgentKey, is_present: Callable[[AgentKey], bool])
         if row is None or row.deleted_at is not None or is_present(agent):
             return Changes(None)
         moved = presence.disconnected(row, now)
-        return Changes(None, moved.rows, moved.increments, moved.events)
+        return Changes(None, moved.rows, moved.events)
 
     return Operation(decide, keys=[Key(rows.Agent, tuple(agent))])
 

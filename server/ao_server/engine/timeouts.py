@@ -25,7 +25,7 @@ def give_up(key: InstanceKey, attempt: Attempt, random: Callable[[], float]) -> 
         else:
             agent = found.get(rows.Agent, key.project_id, key.agent_id)
             ended = failures.failed(task, agent, TIMED_OUT, now, random)
-        return Changes(None, ended.rows, ended.increments, ended.events)
+        return Changes(None, ended.rows, ended.events)
 
     keys = [Key(rows.Task, (key.project_id, attempt.task_id)), Key(rows.Agent, tuple(key.agent))]
     return Operation(decide, keys=keys)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ao_server.engine import bodies, counters, states
+from ao_server.engine import bodies, states
 from ao_server.store import rows
 from ao_server.store.changes import Changes
 
@@ -39,7 +39,6 @@ def create(task: rows.Task, payload: str, labels: Mapping[str, str]) -> Changes[
     return Changes(
         task,
         rows=[task, *beside],
-        increments=counters.moved(None, task),
         events=[bodies.task_event("task_created", task, task.created_at)],
     )
 
@@ -180,4 +179,4 @@ def _moved(
     event = bodies.task_event(type_, after, now, result)
     # Where it goes back to all agents of a type, it is still an event of the one that had it.
     event.agent_id = event.agent_id or before.agent_id or None
-    return Changes(after, rows=[after, *beside], increments=counters.moved(before, after), events=[event])
+    return Changes(after, rows=[after, *beside], events=[event])

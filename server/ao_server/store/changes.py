@@ -60,8 +60,6 @@ class Changes(Generic[Answer]):
     answer: Answer
     # New and changed rows; which of the two is known from whether the key was found.
     rows: list[Any] = field(default_factory=list[Any])
-    # Rows whose values are added to what the store holds under the same key.
-    increments: list[Any] = field(default_factory=list[Any])
     # Positions are given by the writer, in commit order.
     events: list[Event] = field(default_factory=list[Event])
     # For rows that no decision of this transaction looks at.
@@ -71,7 +69,6 @@ class Changes(Generic[Answer]):
         """Takes in what other decisions of the same operation ask for."""
         for other in others:
             self.rows += other.rows
-            self.increments += other.increments
             self.events += other.events
             self.deletions += other.deletions
 
@@ -92,8 +89,7 @@ class Operation(Generic[Answer]):
     delivered: Callable[[Answer], None] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """One row before and after a transaction; `before` is None for a new row."""
 
     before: Any

@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 import sqlalchemy
 from sqlalchemy import Connection, Dialect, Engine, create_engine, event
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import QueuePool
 
@@ -105,12 +105,15 @@ def _try_advisory_lock(connection: Connection) -> bool:
 
 def is_away(error: BaseException) -> bool:
     """Whether the database could not be used just now (locked, full, not reachable), as against a fault of ours."""
-    return isinstance(error, OperationalError) or (isinstance(error, DBAPIError) and error.connection_invalidated)
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return True
+    # The drivers' own, or SQLAlchemy's around it: of one name in all of them.
+    return any(each.__name__ == "OperationalError" for each in type(error).__mro__)
 
 
 def is_serialization_failure(error: BaseException) -> bool:
     """Whether PostgreSQL gave up a transaction that will work when repeated (serialization failure, deadlock)."""
-    original = getattr(error, "orig", None)
+    original = getattr(error, "orig", error)
     return getattr(original, "sqlstate", None) in {"40001", "40P01"}
 
 

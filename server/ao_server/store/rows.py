@@ -24,10 +24,9 @@ def _row(model: type[SQLModel]) -> type[msgspec.Struct]:
     for name, field in model.model_fields.items():
         annotated: tuple[Any, ...] = (name, field.annotation)
         fields.append(annotated if field.is_required() else (*annotated, field.default))
-    # Defaults are left out where rows are kept as JSON, in events above all: they are most of a new task.
-    row = msgspec.defstruct(
-        model.__name__, fields, kw_only=True, omit_defaults=True, namespace={"__doc__": model.__doc__}
-    )
+    # Defaults are left out where rows are kept as JSON, in events above all: they are most of a new task. Rows hold
+    # plain values alone, so the garbage collector need not look at them.
+    row = msgspec.defstruct(model.__name__, fields, omit_defaults=True, gc=False, namespace={"__doc__": model.__doc__})
     TABLES[row] = SQLModel.metadata.tables[str(vars(model)["__tablename__"])]
     return row
 

@@ -1,16 +1,28 @@
 """Hot statements: written once with SQLAlchemy, compiled once per dialect, then given plain tuples.
 
 Core would build a dict per row and the ORM an object; handing the driver tuples costs half of the first and a tenth of
-the second.
+the second. A column costs as much as a small row, so inserts leave out what is null and updates set what has changed.
 """
 
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
-from typing import Any
+from itertools import repeat
+from operator import is_not, itemgetter, ne
+from typing import Any, NamedTuple
 
 from sqlalchemy import Column, Dialect, Table, bindparam, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from ao_server.store import rows
+
+Values = tuple[Any, ...]
+
+
+class Shape(NamedTuple):
+    """A statement for some of the columns, and what takes its parameters out of a row's values."""
+
+    sql: str
+    parameters: Callable[[Values], Values]
 
 
 class TableStatements:
@@ -25,38 +37,35 @@ class TableStatements:
         self.changing = [column.name for column in self.columns if not column.info.get("fixed")]
         self._names = names = [column.name for column in self.columns]
         self._key_places = [names.index(name) for name in self.key]
-        self._update_places = [names.index(name) for name in self.changing] + self._key_places
+        # The key within a row's values.
+        self.key_of: Callable[[Values], tuple[str | int, ...]] = _taking(self._key_places)
+        self._inserts: dict[Values, Shape] = {}
+        self._updates: dict[Values, Shape] = {}
 
-    def make(self, values: tuple[Any, ...]) -> Any:
-        """A row from its values in column order."""
-        return self.row(**dict(zip(self._names, values, strict=True)))
+    def insert_of(self, values: Values) -> Shape:
+        """Inserts a row with nulls where this one has them."""
+        given = tuple(map(is_not, values, repeat(None)))
+        shape = self._inserts.get(given)
+        if shape is None:
+            shape = self._inserts[given] = self._insert([place for place, is_given in enumerate(given) if is_given])
+        return shape
 
-    def key_of(self, values: tuple[Any, ...]) -> tuple[str | int, ...]:
-        """The key within a row's values."""
-        return tuple([values[place] for place in self._key_places])
-
-    def update_parameters(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
-        """A row's values in the order that `update` takes them."""
-        return tuple([values[place] for place in self._update_places])
-
-    @cached_property
-    def insert(self) -> str:
-        """Inserts one row; parameters in column order."""
-        return self._text(insert(self.table).values({column.name: bindparam(column.name) for column in self.columns}))
-
-    @cached_property
-    def update(self) -> str:
-        """Sets every column that may change; parameters are those columns, then the key."""
-        statement = update(self.table).values({name: bindparam(name) for name in self.changing})
-        for name in self.key:
-            statement = statement.where(self.table.columns[name] == bindparam(f"key_{name}"))
-        return self._text(statement)
+    def update_of(self, before: Values, after: Values) -> Shape | None:
+        """Sets the columns that differ; None when none that can change does."""
+        changed = tuple(map(ne, before, after))
+        shape = self._updates.get(changed)
+        if shape is None:
+            places = [place for place, differs in enumerate(changed) if differs and self._names[place] in self.changing]
+            if not places:
+                return None
+            shape = self._updates[changed] = self._update(places)
+        return shape
 
     @cached_property
     def increment(self) -> str:
         """Inserts a row or adds its values to the one with its key; parameters in column order."""
         dialect_insert = postgresql.insert if self._dialect.name == "postgresql" else sqlite.insert
-        statement = dialect_insert(self.table).values({column.name: bindparam(column.name) for column in self.columns})
+        statement = dialect_insert(self.table).values({name: bindparam(name) for name in self._names})
         sums = {name: self.table.columns[name] + statement.excluded[name] for name in self.changing}
         return self._text(statement.on_conflict_do_update(index_elements=self.key, set_=sums))
 
@@ -64,7 +73,7 @@ class TableStatements:
     def select_by_ids(self) -> str:
         """Rows of one project by a list of ids (see `Database.list_parameter`), locked in the order of their ids."""
         project, identifier = (self.table.columns[name] for name in self.key)
-        names = ", ".join(f'"{column.name}"' for column in self.columns)
+        names = ", ".join(f'"{name}"' for name in self._names)
         select_those = f'SELECT {names} FROM {self.table.name} WHERE "{project.name}" ='
         if self._dialect.name == "postgresql":
             return f'{select_those} %s AND "{identifier.name}" = ANY(%s) ORDER BY "{identifier.name}" FOR UPDATE'
@@ -88,5 +97,24 @@ class TableStatements:
         )
         return f"DELETE FROM {self.table.name} WHERE ({key}) IN ({old})"
 
+    def _insert(self, places: Sequence[int]) -> Shape:
+        names = [self._names[place] for place in places]
+        return Shape(self._text(insert(self.table).values({name: bindparam(name) for name in names})), _taking(places))
+
+    def _update(self, places: Sequence[int]) -> Shape:
+        statement = update(self.table).values({self._names[place]: bindparam(self._names[place]) for place in places})
+        for name in self.key:
+            statement = statement.where(self.table.columns[name] == bindparam(f"key_{name}"))
+        return Shape(self._text(statement), _taking([*places, *self._key_places]))
+
     def _text(self, statement: Any) -> str:
         return str(statement.compile(dialect=self._dialect))
+
+
+def _taking(places: Iterable[int]) -> Callable[[Values], Values]:
+    """What takes the values at these places, as a tuple even where it is one."""
+    wanted = list(places)
+    if len(wanted) == 1:
+        (place,) = wanted
+        return lambda values: (values[place],)
+    return itemgetter(*wanted)

@@ -65,9 +65,9 @@ class Agent(SQLModel, table=True):
     type: str = Field(sa_column=_fixed(String))
     status: str = Field(sa_column=_changing(String))
     configuration: str = Field(sa_column=_changing(Text))
-    environment: str | None = Field(default=None, sa_column=_changing(Text, nullable=True))
     created_at: int = Field(sa_column=_fixed(BigInteger))
     updated_at: int = Field(sa_column=_changing(BigInteger))
+    environment: str | None = Field(default=None, sa_column=_changing(Text, nullable=True))
     last_seen_at: int | None = Field(default=None, sa_column=_changing(BigInteger, nullable=True))
     # Whether it is given work: `serving`, `paused` or `draining`.
     mode: str = Field(default="serving", sa_column=_changing(String))
@@ -236,9 +236,9 @@ class Event(SQLModel, table=True):
     position: int = Field(sa_column=_key(type_=BigInteger))
     type: str = Field(sa_column=_fixed(String))
     timestamp: int = Field(sa_column=_fixed(BigInteger))
+    body: str = Field(sa_column=_fixed(Text))
     agent_id: str | None = Field(default=None, sa_column=_fixed(String, nullable=True))
     task_id: str | None = Field(default=None, sa_column=_fixed(String, nullable=True))
-    body: str = Field(sa_column=_fixed(Text))
 
 
 class TaskCount(SQLModel, table=True):

@@ -7,7 +7,7 @@ load, and a lone write never waits. The thread knows tables and batches, no noun
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -20,6 +20,7 @@ from ao_server.store import rows
 from ao_server.store.batch import Batch, Statements
 from ao_server.store.changes import Change, Operation
 from ao_server.store.database import Database, is_away, is_serialization_failure
+from ao_server.store.recent import Recent
 
 Answer = TypeVar("Answer")
 
@@ -56,15 +57,20 @@ class Writer:
         now: Callable[[], int],
         *,
         follow_ups: FollowUps,
+        count: Callable[[list[Change]], Iterable[Any]],
         observe: Callable[[list[Change]], None],
         publish: Callable[[list[rows.Event]], None],
         on_death: Callable[[BaseException], None],
     ) -> None:
-        """`observe` runs in the writer's thread after each commit, `publish` and `on_death` in the event loop."""
+        """`count` gives the increments that follow from the changes of a transaction.
+
+        `observe` runs in the writer's thread after each commit, `publish` and `on_death` in the event loop."""
         self._database = database
         self._statements = Statements(database)
+        self._recent = Recent()
         self._now = now
         self._follow_ups = follow_ups
+        self._count = count
         self._observe = observe
         self._publish = publish
         self._on_death = on_death
@@ -176,12 +182,14 @@ class Writer:
         connection = self._connect()
         try:
             with connection.begin():
-                batch = Batch(connection, self._database, self._statements, self._now())
+                cursor = connection.connection.cursor()
+                batch = Batch(cursor, self._database, self._statements, self._recent, self._now())
                 answers = list(zip(waiting, batch.run([each.operation for each in waiting]), strict=True))
                 for operations in self._follow_ups(batch):
                     answered = batch.run(operations)
                     answers += zip([_Waiting(operation, None) for operation in operations], answered, strict=True)
-                batch.finish()
+                changes = batch.changes()
+                batch.finish(self._count(changes))
         except BaseException as error:
             if is_away(error):
                 self._database.leave_transaction(connection)
@@ -190,7 +198,8 @@ class Writer:
         for each, answer in answers:
             if each.operation.committed is not None and not isinstance(answer, Problem):
                 each.operation.committed(answer)
-        self._observe(list(batch.changes))
+        batch.remember()
+        self._observe(changes)
         return _Committed(answers, batch.events, batch.writes)
 
     def _connect(self) -> Connection:
