@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from ao_server.engine.intake import TYPE_QUEUE
+from ao_server.engine.placement import is_suspect
 from ao_server.engine.sessions import AgentKey, InstanceKey
 from ao_server.store import rows
 from ao_server.store.changes import Change
@@ -20,10 +21,10 @@ class Wakes:
     freed: dict[InstanceKey, set[str]] = field(default_factory=dict[InstanceKey, set[str]])
     # By queue of a type: types of the tasks that became claimable in it, and how many of each.
     arrived: dict[tuple[str, str], Counter[str]] = field(default_factory=dict[tuple[str, str], Counter[str]])
-    # Ids of tasks that were claimed since.
-    taken: set[str] = field(default_factory=set[str])
-    # Queues, of agents and of types, with tasks that became claimable.
-    filled: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]])
+    # Ids of tasks that do not wait any more: those that were claimed since, and those that had to run alone.
+    gone: set[str] = field(default_factory=set[str])
+    # Queues, of agents and of types, with the types of tasks that became claimable in them.
+    filled: set[tuple[tuple[str, str], str]] = field(default_factory=set[tuple[tuple[str, str], str]])
     # Agents as this transaction leaves them.
     changed: dict[AgentKey, rows.Agent] = field(default_factory=dict[AgentKey, rows.Agent])
 
@@ -40,7 +41,7 @@ class Wakes:
 
     def took(self, task: rows.Task) -> None:
         """A task was claimed: so much less is left of what arrived."""
-        self.taken.add(task.id)
+        self.gone.add(task.id)
         arrived = self.arrived.get((task.project_id, task.queue))
         if arrived is not None:
             arrived[task.type] -= 1
@@ -50,9 +51,11 @@ class Wakes:
             key = InstanceKey(before.project_id, before.agent_id, before.instance_id or "")
             self.freed.setdefault(key, set()).add(before.id)
             self.agents.add(key.agent)
+        elif before is not None and before.status == "pending" and after.status != "pending" and is_suspect(before):
+            self.gone.add(before.id)
         if after.status == "pending" and after.ready_at is None:
             queue = (after.project_id, after.queue)
-            self.filled.add(queue)
+            self.filled.add((queue, after.type))
             if after.queue.startswith(TYPE_QUEUE):
                 self.arrived.setdefault(queue, Counter())[after.type] += 1
             else:
