@@ -55,12 +55,14 @@ class FakeClock:
 
     def __init__(self) -> None:
         self.time = 1_000_000.0
+        # By how much somebody has set the wall clock forward.
+        self.jump = 0.0
 
     def monotonic(self) -> float:
         return self.time
 
     def now(self) -> int:
-        return round(self.time * 1e6)
+        return round((self.time + self.jump) * 1e6)
 
 
 class SteppedWriter(Writer):

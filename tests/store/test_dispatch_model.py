@@ -22,9 +22,8 @@ from ao_server.engine.intake import TYPE_QUEUE
 from ao_server.engine.reports import CancelledByAgent, Completed, HandedBack
 from ao_server.engine.sessions import AgentKey, InstanceKey
 from ao_server.engine.transitions import SUSPECT_DELIVERIES, Failure
-from ao_server.store import rows, schema
+from ao_server.store import rows
 from ao_server.store.changes import Changes, Operation
-from ao_server.store.database import Database
 from tests.store.fleet_world import PROJECT, Process, World, open_world
 
 ROUNDS = int(os.environ.get("SOAK_ROUNDS", "1"))
@@ -34,19 +33,6 @@ WALKS = 6
 TYPES = ("a", "b")
 KINDS: tuple[frozenset[str] | None, ...] = (None, None, frozenset("a"), frozenset("b"), frozenset("ab"))
 FINAL_EVENTS = ("task_completed", "task_failed", "task_cancelled")
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty store, made once."""
-    path = tmp_path_factory.mktemp("template") / "ao.db"
-    database = Database(f"sqlite:///{path}")
-    connection = database.connect_writer()
-    schema.prepare(connection, database.path)
-    connection.exec_driver_sql("SELECT 1")
-    connection.close()
-    database.writing.dispose()
-    return path
 
 
 @pytest.fixture(autouse=True)

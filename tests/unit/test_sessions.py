@@ -46,8 +46,8 @@ async def test_an_assignment_that_the_process_read_past_goes_back() -> None:
     session = Session("session_1", KEY, ANYTHING, 10)
     given(session, "task_a", at=0.0)
     believed = {"task_a": 1}
-    assert session.not_taken_up({}, believed, last_assign=0, overdue=-1.0) == set()
-    assert session.not_taken_up({}, believed, last_assign=1, overdue=-1.0) == {"task_a"}
+    assert session.not_taken_up({}, believed, last_assign=0, overdue=-1.0) == []
+    assert session.not_taken_up({}, believed, last_assign=1, overdue=-1.0) == [Attempt("task_a", 1)]
     assert not session.deaf
 
 
@@ -57,10 +57,10 @@ async def test_an_unread_assignment_goes_back_after_a_lease_and_the_deaf_process
     instance = registry.attach(session)
     session.ready = True
     given(session, "task_a", at=0.0)
-    assert session.not_taken_up({}, {"task_a": 1}, last_assign=0, overdue=0.0) == {"task_a"}
+    assert session.not_taken_up({}, {"task_a": 1}, last_assign=0, overdue=0.0) == [Attempt("task_a", 1)]
     assert instance.room(()) is None
     given(session, "task_b", at=1.0)
-    assert session.not_taken_up({"task_b": 1}, {"task_b": 1}, last_assign=2, overdue=0.0) == set()
+    assert session.not_taken_up({"task_b": 1}, {"task_b": 1}, last_assign=2, overdue=0.0) == []
     room = instance.room(())
     assert room is not None and room.free == 10
 
@@ -68,7 +68,7 @@ async def test_an_unread_assignment_goes_back_after_a_lease_and_the_deaf_process
 async def test_an_ended_task_is_not_missed_and_a_strange_one_is_stopped_only_when_it_stays() -> None:
     session = Session("session_1", KEY, ANYTHING, 10)
     given(session, "task_a", at=0.0)
-    assert session.not_taken_up({}, {}, last_assign=1, overdue=9.0) == set()
+    assert session.not_taken_up({}, {}, last_assign=1, overdue=9.0) == []
     assert session.strangers({"task_a": 1}, {}) == []
     assert session.strangers({"task_a": 1}, {}) == [Attempt("task_a", 1)]
 
@@ -133,3 +133,46 @@ async def test_a_stream_that_is_not_read_is_ended_at_its_bound(monkeypatch: pyte
     assert not session.ready
     with pytest.raises(asyncio.QueueEmpty):
         session.outbox.get_nowait()
+
+
+async def test_a_deaf_process_is_fed_again_only_once_it_has_read_what_it_left_unread() -> None:
+    session = Session("session_1", KEY, ANYTHING, 10)
+    session.keep({"task_a": 1})
+    given(session, "task_b", at=0.0)
+    believed = {"task_a": 1, "task_b": 1}
+    held = {"task_a": 1}
+    assert session.not_taken_up(held, believed, last_assign=0, overdue=0.0) == [Attempt("task_b", 1)]
+    assert session.not_taken_up(held, held, last_assign=0, overdue=5.0) == []
+    assert session.deaf, "what it held all along does not show that it reads"
+    assert session.not_taken_up(held, held, last_assign=1, overdue=5.0) == []
+    assert not session.deaf
+
+
+async def test_an_attempt_that_is_not_given_yet_is_not_missed() -> None:
+    session = Session("session_1", KEY, ANYTHING, 10)
+    given(session, "task_a", at=0.0)
+    assert session.not_taken_up({}, {"task_a": 2}, last_assign=1, overdue=9.0) == []
+
+
+async def test_nothing_is_queued_on_a_stream_that_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ao_server.engine.sessions.OUTBOX_LIMIT", 3)
+    session = Session("session_1", KEY, ANYTHING, 10)
+    for number in range(50):
+        given(session, f"task_{number}", at=0.0)
+        session.end(Superseded("again"))
+    assert session.outbox.qsize() == 2
+
+
+async def test_a_task_that_ends_while_the_overdue_are_looked_for_is_none_of_them() -> None:
+    registry = Registry(FakeClock(), LEASE)
+    instance = registry.attach(Session("session_1", KEY, ANYTHING, 1))
+    instance.hold(running("task_a"), 0.0)
+
+    class Ending(dict[str, int]):
+        def __contains__(self, key: object) -> bool:
+            return self.pop(str(key), None) is not None
+
+    instance.held = Ending(instance.held)
+    assert registry.overdue() == [(instance, Attempt("task_a", 1))]
+    instance.held.clear()
+    assert registry.overdue() == []

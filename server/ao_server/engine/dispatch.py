@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from ao_server.engine import configuration, placement, transitions
+from ao_server.engine.empty_queues import EmptyQueues, Queue
 from ao_server.engine.intake import TYPE_QUEUE
 from ao_server.engine.placement import OLDEST_EVERY, Room
 from ao_server.engine.registry import Instance, Registry
 from ao_server.engine.sessions import AgentKey, Assignment, Attempt, Session
+from ao_server.engine.supplies import Supply, arrived, stored
 from ao_server.engine.wakes import Wakes
 from ao_server.store import rows
 from ao_server.store.batch import Batch
@@ -23,8 +25,6 @@ from ao_server.store.selections import TaskSelections
 CLAIMED_AT_ONCE = 500
 # The stream's limit is 16 MiB a message; one payload is at most 1 MiB.
 ASSIGN_BYTES = 3 * 1024 * 1024
-
-Queue = tuple[str, str]
 
 
 @dataclass(slots=True)
@@ -45,9 +45,9 @@ class _Group:
     def free(self) -> int:
         return sum(max(0, room.free) for room in self.rooms.values() if not room.is_exclusive)
 
-    def let_go(self, taken: Container[str]) -> bool:
-        """Whether rooms are no longer kept free, because these tasks were taken."""
-        rooms = [room for room in self.rooms.values() if room.kept_for is not None and room.kept_for in taken]
+    def let_go(self, gone: Container[str]) -> bool:
+        """Whether rooms are no longer kept free, because these tasks wait no more."""
+        rooms = [room for room in self.rooms.values() if room.kept_for is not None and room.kept_for in gone]
         for room in rooms:
             room.keep_no_longer()
         self.again = bool(rooms)
@@ -73,9 +73,12 @@ class Dispatcher:
         self._look: deque[AgentKey] = deque()
         # Agents that the present transaction looks at; those of one that did not commit are looked at again.
         self._looked_at: set[AgentKey] = set()
-        # Queues that are known to hold nothing claimable.
-        self._empty: set[Queue] = set()
+        self._empty = EmptyQueues()
         self._claims: Counter[AgentKey] = Counter()
+        # By the id of a task that must run alone: agents that have kept a process free for it.
+        self._keepers: dict[str, set[AgentKey]] = {}
+        # Agents that the present transaction deletes.
+        self._deleted: list[rows.Agent] = []
 
     def look_again(self, agent: AgentKey) -> Operation[None]:
         """Slots have appeared: the claims of the next transaction look at the agent's queues. The write that is
@@ -87,37 +90,51 @@ class Dispatcher:
     def claims(self, batch: Batch) -> Iterator[Sequence[Operation[_Claimed]]]:
         """Rounds of claims for one transaction. Processes of an agent that run the same types are served together."""
         wakes = Wakes.of(batch.changes())
-        self._empty -= wakes.filled
+        self._deleted = [agent for agent in wakes.changed.values() if agent.deleted_at is not None]
         agents = wakes.agents | self._looked_at
         while self._look:
             agents.add(self._look.popleft())
         self._looked_at = set()
         made: Counter[AgentKey] = Counter()
-        while agents := agents or self._takers(wakes):
+        every: list[_Group] = []
+        while agents := agents or self._keepers_of(wakes.gone) or self._takers(wakes):
             self._looked_at |= agents
             rounds = [groups for agent in agents if (groups := self._groups(agent, wakes))]
-            every = [group for groups in rounds for group in groups]
+            every += [group for groups in rounds for group in groups]
             while rounds:
-                yield [self._claim(groups[0], wakes, made) for groups in rounds]
                 for groups in rounds:
+                    yield [self._claim(groups[0], wakes, made)]
                     if not groups[0].again:
                         groups.pop(0)
                 rounds = [groups for groups in rounds if groups]
                 # A process was kept free in one group for a task that another has taken.
-                rounds = rounds or [[group] for group in every if group.let_go(wakes.taken)]
+                rounds = rounds or [[group] for group in every if group.let_go(wakes.gone)]
             agents = set[AgentKey]()
+        self._empty.filled(wakes.filled)
 
     def observe(self, changes: object) -> None:
         """The transaction was committed."""
         self._looked_at = set()
+        for agent in self._deleted:
+            self._claims.pop(AgentKey(agent.project_id, agent.id), None)
+            for queue in _queues(agent):
+                self._empty.forget(queue)
+        self._deleted = []
+
+    def _keepers_of(self, gone: Container[str]) -> set[AgentKey]:
+        """Further agents that kept a process free for a task which waits no more."""
+        keepers: set[AgentKey] = set()
+        for task_id in [task_id for task_id in self._keepers if task_id in gone]:
+            keepers |= self._keepers.pop(task_id)
+        return keepers - self._looked_at
 
     def _takers(self, wakes: Wakes) -> set[AgentKey]:
         """Further agents that may take what is left of what has come into the queues of their types: as many as needed
         if they take all that they can, the emptiest first.
         """
         takers: set[AgentKey] = set()
-        for (project_id, queue), arrived in wakes.arrived.items():
-            left = +arrived
+        for (project_id, queue), types in wakes.arrived.items():
+            left = +types
             if not left:
                 continue
             present = self._registry.of_type(project_id, queue.removeprefix(TYPE_QUEUE))
@@ -148,22 +165,25 @@ class Dispatcher:
         key = AgentKey(agent.project_id, agent.id)
         wanted = min(group.free, CLAIMED_AT_ONCE)
         claims = self._claims[key] + made[key]
-        oldest = (claims + wanted) // OLDEST_EVERY - claims // OLDEST_EVERY
-        queues = [
-            queue for queue in (agent.id, TYPE_QUEUE + agent.type) if (agent.project_id, queue) not in self._empty
-        ]
+        supply = self._supply(group, wakes, wanted, claims)
+        if supply is None:
+            group.again = False
+            return Operation(lambda found, now: Changes(_Claimed([], [])))
         timeout = configuration.settings_of(agent.configuration).timeout
         owners = {id(room): instance for instance, room in group.rooms.items()}
 
         def decide(found: Found, now: int) -> Changes[_Claimed]:
-            waiting = {task.id: (task, payload) for task, payload in found.selected if _is_claimable(task)}
+            offered = supply.tasks(found)
+            waiting = {task.id: (task, payload) for task, payload in offered if _is_claimable(task)}
             changes = Changes(_Claimed([], []))
             order = placement.in_turn([task for task, _ in waiting.values()], claims)
             if placement.of_agent(agent, list(group.everybody.values()), group.elsewhere) is not None:
                 # Another group of the agent has taken what it may take.
                 order = ()
             # Read once: a stream may end at any moment, and work that was given to it comes back with its lease.
-            sessions = {each: session for each in group.rooms if (session := each.session) is not None}
+            sessions = {
+                each: session for each in group.rooms if (session := each.session) is not None and session.ready
+            }
             rooms = [group.rooms[each] for each in sessions]
             # Beyond so many, a queue may hold tasks that go before those found in the other.
             for task, room in islice(placement.place(agent, order, rooms, group.elsewhere), wanted):
@@ -177,23 +197,34 @@ class Dispatcher:
                 attempt = Attempt(task.id, claimed.answer.attempt)
                 changes.answer.assigned.append((session, Assignment(attempt, task.type, payload.payload, seconds)))
             made[key] += len(changes.answer.assigned)
-            if not waiting and group.types is None and len(found.selected) < wanted:
-                changes.answer.emptied.extend((agent.project_id, queue) for queue in queues)
+            for room in rooms:
+                if room.kept_for is not None:
+                    self._keepers.setdefault(room.kept_for, set()).add(key)
+            if not waiting and len(offered) < wanted:
+                changes.answer.emptied.extend(_queues(agent))
             # More may stand behind what was taken, by it or by others of its type before it.
             took_all = len(changes.answer.assigned) == wanted or not waiting
-            group.again = bool(group.free) and len(found.selected) >= wanted and took_all
+            group.again = bool(group.free) and len(offered) >= wanted and took_all
             return changes
 
         def committed(claimed: _Claimed) -> None:
-            self._empty.update(claimed.emptied)
+            self._empty.emptied(claimed.emptied, group.types)
             self._claims[key] += len(claimed.assigned)
 
-        if not queues:
-            group.again = False
-            return Operation(lambda found, now: Changes(_Claimed([], [])))
-        types = None if group.types is None else sorted(group.types)
-        selection = self._selections.claimable(agent.project_id, queues, types, wanted, oldest)
-        return Operation(decide, selection=selection, committed=committed, delivered=self._deliver)
+        return Operation(
+            decide, keys=supply.keys, selection=supply.selection, committed=committed, delivered=self._deliver
+        )
+
+    def _supply(self, group: _Group, wakes: Wakes, wanted: int, claims: int) -> Supply | None:
+        """Where the group's next tasks are; None when nothing waits for it."""
+        agent = group.agent
+        oldest = (claims + wanted) // OLDEST_EVERY - claims // OLDEST_EVERY
+        queues = _queues(agent)
+        if any(self._empty.may_hold(queue, group.types) for queue in queues):
+            names = [queue for _, queue in queues]
+            types = None if group.types is None else sorted(group.types)
+            return stored(self._selections.claimable(agent.project_id, names, types, wanted, oldest))
+        return arrived(wakes.claimable(queues, group.types), wanted, oldest)
 
     def _deliver(self, claimed: _Claimed) -> None:
         by_session: dict[Session, list[Assignment]] = {}
@@ -202,6 +233,11 @@ class Dispatcher:
         for session, assignments in by_session.items():
             for message in _messages(assignments):
                 session.assign(message, self._monotonic())
+
+
+def _queues(agent: rows.Agent) -> tuple[Queue, Queue]:
+    """Where its tasks wait: its own queue, and that of all agents of its type."""
+    return (agent.project_id, agent.id), (agent.project_id, TYPE_QUEUE + agent.type)
 
 
 def _free(able: tuple[AgentKey, list[_Group]]) -> int:

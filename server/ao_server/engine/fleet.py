@@ -78,15 +78,15 @@ class Fleet:
         instance = self._registry.attach(session)
         operation = attach.attach(key, held, self._selections)
         try:
-            attached = await self._writer.submit(_keeping(operation, instance))
-        except BaseException:
+            attached = await self._writer.submit(_welcoming(operation, session))
+        except NotFound:
             self._registry.detach(session)
-            if instance.session is None and not instance.held:
-                self._registry.remove(instance)
+            self._registry.remove(instance)
             raise
-        settings = configuration.settings_of(attached.agent.configuration)
-        session.limit = session.capacity = settings.max_concurrent_tasks
-        session.keep(attached.kept)
+        except BaseException:
+            # The write may have made the agent active: with the lease of the instance that ends as for any other.
+            self._registry.detach(session)
+            raise
         if attached.superseded:
             session.push(Stop(attached.superseded))
         if attached.to_stop:
@@ -105,7 +105,7 @@ class Fleet:
         lease had run out.
         """
         instance = self._registry.find(session.key)
-        if instance is None or instance.session is not session:
+        if instance is None or instance.session is not session or session.has_ended:
             return
         self._registry.renew(instance)
         session.push(Renewed(number))
@@ -117,7 +117,7 @@ class Fleet:
         if lost:
             log.warning("assignments_not_taken_up", agent_id=session.key.agent_id, tasks=len(lost))
             # It may yet come to read what was sent to it.
-            session.push(Stop([Attempt(task_id, believed[task_id]) for task_id in sorted(lost)]))
+            session.push(Stop(lost))
             await self._writer.submit(leases.give_back(session.key, lost))
         strangers = session.strangers(held, believed)
         if strangers:
@@ -199,7 +199,10 @@ class Fleet:
         return [each.session for each in self._registry.of(agent) if each.session is not None]
 
     async def _expire(self, instance: Instance) -> None:
-        if await self._try(leases.lose(instance.key, self._selections)):
+        def is_gone() -> bool:
+            return self._registry.find(instance.key) is instance
+
+        if await self._try(leases.lose(instance.key, self._selections, is_gone)) and is_gone():
             log.warning("lease_expired", agent_id=instance.key.agent_id, instance_id=instance.key.instance_id)
             if instance.session is not None:
                 instance.session.end(Unavailable("the lease of this instance ran out"))
@@ -226,10 +229,12 @@ class Fleet:
         return True
 
 
-def _keeping(operation: Operation[attach.Attached], instance: Instance) -> Operation[attach.Attached]:
-    """The same write; the attempts that it keeps become the instance's in the moment of the commit."""
+def _welcoming(operation: Operation[attach.Attached], session: Session) -> Operation[attach.Attached]:
+    """The same write; the session learns what it may hold in its turn, so that a later change of that is not undone."""
 
-    def committed(attached: attach.Attached) -> None:
-        instance.held = dict(attached.kept)
+    def delivered(attached: attach.Attached) -> None:
+        settings = configuration.settings_of(attached.agent.configuration)
+        session.limit = session.capacity = settings.max_concurrent_tasks
+        session.keep(attached.kept)
 
-    return Operation(operation.decide, operation.keys, operation.selection, committed)
+    return Operation(operation.decide, operation.keys, operation.selection, delivered=delivered)

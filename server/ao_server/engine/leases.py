@@ -3,21 +3,25 @@
 from collections.abc import Callable, Collection
 
 from ao_server.engine import presence, transitions
-from ao_server.engine.sessions import AgentKey, InstanceKey
+from ao_server.engine.sessions import AgentKey, Attempt, InstanceKey
 from ao_server.store import rows
 from ao_server.store.changes import Changes, Found, Key, Operation
 from ao_server.store.selections import TaskSelections
 
 
-def lose(key: InstanceKey, selections: TaskSelections) -> Operation[int]:
-    """Its lease ran out: everything it holds goes back, and counts as delivered. Answers how many tasks that were."""
+def lose(key: InstanceKey, selections: TaskSelections, is_gone: Callable[[], bool]) -> Operation[bool]:
+    """Its lease ran out: everything it holds goes back, and counts as delivered. Answers whether it is gone: in the
+    moment of the write it may have come back, by a hello that sees to what it holds.
+    """
 
-    def decide(found: Found, now: int) -> Changes[int]:
+    def decide(found: Found, now: int) -> Changes[bool]:
+        if not is_gone():
+            return Changes(False)
         changes = _let_go(key, found, now, transitions.lose)
         agent = found.get(rows.Agent, *key.agent)
         if changes.answer and agent is not None:
             changes.include([presence.lost(agent, now)])
-        return changes
+        return Changes(True, changes.rows, changes.events)
 
     return Operation(decide, keys=[Key(rows.Agent, tuple(key.agent))], selection=selections.held_by(*key))
 
@@ -31,18 +35,18 @@ def say_goodbye(key: InstanceKey, selections: TaskSelections) -> Operation[int]:
     return Operation(decide, selection=selections.held_by(*key))
 
 
-def give_back(key: InstanceKey, task_ids: Collection[str]) -> Operation[None]:
+def give_back(key: InstanceKey, attempts: Collection[Attempt]) -> Operation[None]:
     """Assignments that never reached the process go back, uncounted."""
 
     def decide(found: Found, now: int) -> Changes[None]:
         changes: Changes[None] = Changes(None)
-        for task_id in task_ids:
+        for task_id, number in attempts:
             task = found.get(rows.Task, key.project_id, task_id)
-            if task is not None and _holds(key, task):
+            if task is not None and _holds(key, task) and task.attempt == number:
                 changes.include([transitions.hand_back(task, now)])
         return changes
 
-    return Operation(decide, keys=[Key(rows.Task, (key.project_id, task_id)) for task_id in sorted(task_ids)])
+    return Operation(decide, keys=[Key(rows.Task, (key.project_id, task_id)) for task_id, _ in attempts])
 
 
 def settle_agent_status(agent: AgentKey, is_present: Callable[[AgentKey], bool]) -> Operation[None]:

@@ -27,7 +27,8 @@ class Instance:
     session: Session | None = None
     # Its lease ran out and its work is being handed to others: it cannot be renewed any more.
     expired: bool = False
-    # Task id to attempt number. Only the writer's thread changes it.
+    # Task id to attempt number, as the store has it. Only the writer's thread changes it; a process that comes back
+    # before its work was handed out goes on with the same.
     held: dict[str, int] = field(default_factory=dict[str, int])
     # Task id to the monotonic time at which the server gives the attempt up, its process having failed to.
     deadlines: dict[str, float] = field(default_factory=dict[str, float])
@@ -43,6 +44,10 @@ class Instance:
         free = max(0, min(session.limit, session.capacity) - held)
         return Room(session.types, free, held, is_exclusive=bool(self.alone.difference(freed)))
 
+    def successor(self) -> "Instance":
+        """The same process, come back after its lease."""
+        return Instance(self.key, 0.0, held=self.held, deadlines=self.deadlines, alone=self.alone)
+
     def hold(self, task: rows.Task, deadline: float) -> None:
         """It holds this running task until the monotonic time `deadline` at most."""
         self.held[task.id] = task.attempt
@@ -50,6 +55,10 @@ class Instance:
         # The claim has counted as a delivery already.
         if task.deliveries > SUSPECT_DELIVERIES:
             self.alone.add(task.id)
+
+    def must_end(self, task_id: str, deadline: float) -> None:
+        """It is given up at the monotonic time `deadline`, if not before."""
+        self.deadlines[task_id] = min(deadline, self.deadlines.get(task_id, deadline))
 
     def let_go(self, task_id: str) -> None:
         """It does not hold the task any more."""
@@ -74,17 +83,15 @@ class Registry:
         for task in running:
             if task.instance_id is not None:
                 key = InstanceKey(task.project_id, task.agent_id, task.instance_id)
-                # Its process may hold an outcome that it could not tell anybody.
-                deadline = max(self._deadline(task), self._clock.monotonic() + self.lease)
-                self._ensure(key).hold(task, deadline)
+                self._ensure(key).hold(task, self._deadline_from_wall_time(task))
 
     def attach(self, session: Session) -> Instance:
         """Gives the instance this stream; an older stream of it ends."""
         instance = self.find(session.key)
-        if instance is None or instance.expired:
-            instance = self._add(Instance(session.key, 0.0))
-        if instance.session is not None:
+        if instance is not None and instance.session is not None:
             instance.session.end(Superseded("a newer stream of this instance took over"))
+        if instance is None or instance.expired:
+            instance = self._add(Instance(session.key, 0.0) if instance is None else instance.successor())
         instance.session = session
         instance.expires_at = self._clock.monotonic() + self.lease
         return instance
@@ -146,11 +153,12 @@ class Registry:
     def overdue(self) -> list[tuple[Instance, Attempt]]:
         """Attempts whose deadline has passed."""
         now = self._clock.monotonic()
+        # Copies: the writer's thread changes both meanwhile.
         return [
-            (instance, Attempt(task_id, instance.held[task_id]))
+            (instance, Attempt(task_id, number))
             for instance in self
-            for task_id, deadline in list(instance.deadlines.items())
-            if deadline <= now and task_id in instance.held
+            for task_id, deadline in instance.deadlines.copy().items()
+            if deadline <= now and (number := instance.held.get(task_id)) is not None
         ]
 
     def is_present(self, agent: AgentKey) -> bool:
@@ -179,10 +187,20 @@ class Registry:
                 self._observe_agent(change.after)
 
     def _observe_task(self, before: rows.Task | None, after: rows.Task) -> None:
-        if before is not None and before.status == "running" and (holder := self._holder(before)) is not None:
-            holder.let_go(before.id)
+        if before is not None and before.status == "running":
+            if (after.status, after.attempt) == ("running", before.attempt):
+                if after.cancel_requested_at is not None and before.cancel_requested_at is None:
+                    self._must_confirm(after)
+                return
+            if (holder := self._holder(before)) is not None:
+                holder.let_go(before.id)
         if after.status == "running" and (holder := self._holder(after)) is not None:
-            holder.hold(after, self._deadline(after))
+            holder.hold(after, self._clock.monotonic() + _allowed(after))
+
+    def _must_confirm(self, task: rows.Task) -> None:
+        holder = self._holder(task)
+        if holder is not None:
+            holder.must_end(task.id, self._clock.monotonic() + CONFIRM_MICROSECONDS / 1e6)
 
     def _observe_agent(self, agent: rows.Agent) -> None:
         key = AgentKey(agent.project_id, agent.id)
@@ -191,13 +209,14 @@ class Registry:
         else:
             self._agents.pop(key, None)
 
-    def _deadline(self, task: rows.Task) -> float:
-        """The monotonic time at which the task's attempt is given up."""
+    def _deadline_from_wall_time(self, task: rows.Task) -> float:
+        """When an attempt that began under the last server is given up: no clock but the wall's knows that."""
         now = self._clock.now()
         times_out_at = task.times_out_at if task.times_out_at is not None else now
         if task.cancel_requested_at is not None:
             times_out_at = min(times_out_at, task.cancel_requested_at + CONFIRM_MICROSECONDS)
-        return self._clock.monotonic() + (times_out_at - now) / 1e6
+        # Its process may hold an outcome that it could not tell anybody.
+        return self._clock.monotonic() + max((times_out_at - now) / 1e6, self.lease)
 
     def _holder(self, task: rows.Task) -> Instance | None:
         return self.find(InstanceKey(task.project_id, task.agent_id, task.instance_id or ""))
@@ -208,3 +227,10 @@ class Registry:
     def _add(self, instance: Instance) -> Instance:
         self._instances.setdefault(instance.key.agent, {})[instance.key.instance_id] = instance
         return instance
+
+
+def _allowed(task: rows.Task) -> float:
+    """Seconds from the claim of an attempt until the server gives it up."""
+    if task.times_out_at is None or task.started_at is None:
+        return 0.0
+    return (task.times_out_at - task.started_at) / 1e6

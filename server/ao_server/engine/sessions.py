@@ -1,7 +1,7 @@
 """One open stream of an instance (a process of an agent), as the engine sees it: what was given, what is to be sent."""
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -135,57 +135,71 @@ class Session:
         self.capacity = limit
         # Work is given only after the welcome is on its way.
         self.ready = False
-        # Set while assignments go unanswered: a deaf process is not fed.
-        self.deaf = False
+        # Nothing more is sent on it, and it renews no lease.
+        self.has_ended = False
         self.load = Load()
         # An exception in it ends the stream.
         self.outbox: asyncio.Queue[ToRunner | Exception] = asyncio.Queue()
         self.last_assign = 0
-        # Task id to the number of its assignment (0: held since hello) and when that was sent.
-        self._given: dict[str, tuple[int, float]] = {}
+        # The last assignment that the process has read, and the last that it left unread for a lease.
+        self._read = 0
+        self._unread = 0
+        # Task id to its attempt, the number of its assignment (0: held since hello) and when that was sent.
+        self._given: dict[str, tuple[int, int, float]] = {}
         self._strangers: set[Attempt] = set()
+
+    @property
+    def deaf(self) -> bool:
+        """Whether it leaves assignments unread: a deaf process is not fed."""
+        return self._unread > self._read
 
     def push(self, message: ToRunner) -> None:
         """Queues a message; at the bound the slow reader loses the stream, and its lease sorts out the rest."""
+        if self.has_ended:
+            return
         if self.outbox.qsize() >= OUTBOX_LIMIT:
             self.end(Unavailable("the stream is not read fast enough"))
         else:
             self.outbox.put_nowait(message)
 
-    def keep(self, task_ids: Iterable[str]) -> None:
-        """Attempts that the process held when it said hello."""
-        self._given.update(dict.fromkeys(task_ids, (0, 0.0)))
+    def keep(self, attempts: Mapping[str, int]) -> None:
+        """Attempts that the process held when it said hello, by task id."""
+        self._given.update({task_id: (attempt, 0, 0.0) for task_id, attempt in attempts.items()})
 
     def assign(self, assignments: list[Assignment], monotonic: float) -> None:
         """Hands out work under the next number."""
         self.last_assign += 1
         for assignment in assignments:
-            self._given[assignment.attempt.task_id] = (self.last_assign, monotonic)
+            attempt = assignment.attempt
+            self._given[attempt.task_id] = (attempt.number, self.last_assign, monotonic)
         self.push(Assign(self.last_assign, assignments))
 
     def end(self, reason: Exception) -> None:
-        """Ends the stream for this reason, after what is queued."""
+        """Ends the stream for this reason, after what is queued; the first reason counts."""
         self.ready = False
-        self.outbox.put_nowait(reason)
+        if not self.has_ended:
+            self.has_ended = True
+            self.outbox.put_nowait(reason)
 
     def not_taken_up(
         self, held: Mapping[str, int], believed: Mapping[str, int], last_assign: int, overdue: float
-    ) -> set[str]:
+    ) -> list[Attempt]:
         """Assignments that never became work, given a status of the process: `held` is what it holds, `believed` what
         the store says it holds, both by task id. They are those that the process has read past without taking them up,
-        and those sent before the monotonic time `overdue` and still unread; the latter make it `deaf`.
+        and those sent before the monotonic time `overdue` and still unread; the latter make it `deaf` until it has read
+        them.
         """
-        lost: set[str] = set()
-        for task_id, (number, sent_at) in list(self._given.items()):
-            if task_id not in believed:
+        self._read = max(self._read, last_assign)
+        lost: list[Attempt] = []
+        for task_id, (attempt, number, sent_at) in list(self._given.items()):
+            if believed.get(task_id) != attempt:
+                # It has ended; a newer attempt of the task is not given yet.
                 del self._given[task_id]
-            elif held.get(task_id) == believed[task_id]:
-                self.deaf = False
-            elif number <= last_assign or sent_at <= overdue:
-                self.deaf = self.deaf or number > last_assign
+            elif held.get(task_id) != attempt and (number <= last_assign or sent_at <= overdue):
+                self._unread = max(self._unread, number)
                 del self._given[task_id]
-                lost.add(task_id)
-        return lost
+                lost.append(Attempt(task_id, attempt))
+        return sorted(lost)
 
     def strangers(self, held: Mapping[str, int], believed: Mapping[str, int]) -> list[Attempt]:
         """Attempts that the process has held in two statuses running without the store's knowing of it."""

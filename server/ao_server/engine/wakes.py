@@ -1,10 +1,12 @@
 """What a transaction means for dispatch: slots that it freed, tasks that became claimable, agents that changed."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
+from ao_server.engine.empty_queues import Queue
 from ao_server.engine.intake import TYPE_QUEUE
+from ao_server.engine.placement import is_suspect
 from ao_server.engine.sessions import AgentKey, InstanceKey
 from ao_server.store import rows
 from ao_server.store.changes import Change
@@ -20,10 +22,12 @@ class Wakes:
     freed: dict[InstanceKey, set[str]] = field(default_factory=dict[InstanceKey, set[str]])
     # By queue of a type: types of the tasks that became claimable in it, and how many of each.
     arrived: dict[tuple[str, str], Counter[str]] = field(default_factory=dict[tuple[str, str], Counter[str]])
-    # Ids of tasks that were claimed since.
-    taken: set[str] = field(default_factory=set[str])
-    # Queues, of agents and of types, with tasks that became claimable.
-    filled: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]])
+    # Ids of tasks that do not wait any more: those that were claimed since, and those that had to run alone.
+    gone: set[str] = field(default_factory=set[str])
+    # By queue, of an agent or of a type: tasks that became claimable in it and were not claimed since, by id.
+    waiting: dict[Queue, dict[str, rows.Task]] = field(default_factory=dict[Queue, dict[str, rows.Task]])
+    # Those queues, with the types of the tasks.
+    filled: set[tuple[Queue, str]] = field(default_factory=set[tuple[Queue, str]])
     # Agents as this transaction leaves them.
     changed: dict[AgentKey, rows.Agent] = field(default_factory=dict[AgentKey, rows.Agent])
 
@@ -40,19 +44,32 @@ class Wakes:
 
     def took(self, task: rows.Task) -> None:
         """A task was claimed: so much less is left of what arrived."""
-        self.taken.add(task.id)
+        self.gone.add(task.id)
+        self.waiting.get((task.project_id, task.queue), {}).pop(task.id, None)
         arrived = self.arrived.get((task.project_id, task.queue))
         if arrived is not None:
             arrived[task.type] -= 1
+
+    def claimable(self, queues: Iterable[Queue], types: Collection[str] | None) -> list[rows.Task]:
+        """What became claimable in these queues and still is, of these types (None: of all)."""
+        return [
+            task
+            for queue in queues
+            for task in self.waiting.get(queue, {}).values()
+            if types is None or task.type in types
+        ]
 
     def _task(self, before: rows.Task | None, after: rows.Task) -> None:
         if before is not None and before.status == "running" and after.status != "running":
             key = InstanceKey(before.project_id, before.agent_id, before.instance_id or "")
             self.freed.setdefault(key, set()).add(before.id)
             self.agents.add(key.agent)
+        elif before is not None and before.status == "pending" and after.status != "pending" and is_suspect(before):
+            self.gone.add(before.id)
         if after.status == "pending" and after.ready_at is None:
             queue = (after.project_id, after.queue)
-            self.filled.add(queue)
+            self.filled.add((queue, after.type))
+            self.waiting.setdefault(queue, {})[after.id] = after
             if after.queue.startswith(TYPE_QUEUE):
                 self.arrived.setdefault(queue, Counter())[after.type] += 1
             else:

@@ -1,0 +1,235 @@
+"""What two things at once, in an unlucky order, must not do to each other."""
+
+from typing import Any
+
+from ao_server.engine import administration, cancellation, intake, leases, reports
+from ao_server.engine.registry import Instance
+from ao_server.engine.reports import HandedBack
+from ao_server.engine.sessions import AgentKey, Attempt, InstanceKey, Session, TaskType
+from ao_server.store import agents, rows, tasks
+from ao_server.store.changes import Changes, Found, Key, Operation
+from tests.store.fleet_world import LEASE, PROJECT, Process, World
+
+
+async def register(world: World, configuration: str = "{}", type_: str = "t") -> rows.Agent:
+    made = world.submit(intake.create_agent(intake.NewAgent(PROJECT, "name", type_, configuration), world.ids))
+    await world.settle()
+    return made.result()
+
+
+async def create(world: World, agent: rows.Agent | None, type_: str = "a", **fields: Any) -> rows.Task:
+    agent_type = "t" if agent is None else None
+    new = intake.NewTask(PROJECT, agent.id if agent else None, type_, 2, "{}", agent_type=agent_type, **fields)
+    made = world.submit(intake.create_task(new, world.ids))
+    await world.settle()
+    return made.result()
+
+
+async def connect(world: World, agent: rows.Agent, name: str = "i1", types: frozenset[str] | None = None) -> Process:
+    process = Process(InstanceKey(PROJECT, agent.id, name), types, limit=0)
+    world.processes.append(process)
+    world.connect(process)
+    await world.settle()
+    return process
+
+
+async def set_mode(world: World, agent: rows.Agent, mode: str) -> None:
+    world.submit(administration.set_mode(AgentKey(PROJECT, agent.id), mode, world.registry.is_present))
+    await world.settle()
+
+
+async def make_suspect(world: World, task: rows.Task) -> None:
+    def decide(found: Found, now: int) -> Changes[None]:
+        row = found.get(rows.Task, PROJECT, task.id)
+        assert row is not None
+        after = rows.copy_of(row)
+        after.deliveries = 2
+        return Changes(None, [after])
+
+    world.submit(Operation(decide, keys=[Key(rows.Task, (PROJECT, task.id))]))
+    await world.settle()
+
+
+async def test_a_process_kept_free_for_a_task_is_used_again_once_that_is_cancelled(world: World) -> None:
+    agent = await register(world)
+    process = await connect(world, agent)
+    await create(world, agent)
+    await set_mode(world, agent, "paused")
+    suspect = await create(world, agent)
+    await make_suspect(world, suspect)
+    waiting = await create(world, agent)
+    await set_mode(world, agent, "serving")
+    assert waiting.id not in process.running and suspect.id not in process.running
+    world.submit(cancellation.cancel(PROJECT, suspect.id, lambda task: None))
+    await world.settle()
+    assert waiting.id in process.running
+
+
+async def test_a_process_kept_free_for_a_task_is_used_again_once_that_has_gone_to_another_agent(world: World) -> None:
+    agent, other = await register(world), await register(world)
+    process = await connect(world, agent)
+    await create(world, agent)
+    await set_mode(world, agent, "paused")
+    suspect = await create(world, None)
+    await make_suspect(world, suspect)
+    waiting = await create(world, agent)
+    await set_mode(world, agent, "serving")
+    assert waiting.id not in process.running
+    second = await connect(world, other, "i2")
+    assert suspect.id in second.running
+    assert waiting.id in process.running
+
+
+async def test_a_process_of_some_types_does_not_look_for_what_is_not_there(world: World) -> None:
+    agent = await register(world, '{"max_concurrent_tasks": 3}')
+    process = await connect(world, agent, types=frozenset("a"))
+    looks: list[int] = []
+    world.selections.meanwhile = lambda: looks.append(1)
+    for number in range(5):
+        await create(world, agent, "b")
+        assert len(looks) == 0, number
+    await create(world, agent, "a")
+    assert len(process.running) == 1
+
+
+async def test_nothing_is_remembered_of_a_deleted_agent(world: World) -> None:
+    known: Any = world.dispatcher
+    before = len(known._empty)
+    for name in ("i1", "i2", "i3"):
+        agent = await register(world, type_=f"type {name}")
+        process = await connect(world, agent, name, frozenset("a") if name == "i1" else None)
+        task = await create(world, agent)
+        assert task.id in process.running
+        assert known._claims and len(known._empty) > before
+        world.delete(agent)
+        await world.settle()
+    assert not known._claims and len(known._empty) == before
+
+
+def instance_of(world: World, process: Process) -> Instance:
+    instance = world.registry.find(process.key)
+    assert instance is not None
+    return instance
+
+
+async def stored(world: World, task: rows.Task) -> rows.Task:
+    found = await tasks.get(world.reader, PROJECT, task.id)
+    assert found is not None
+    return found
+
+
+async def test_a_process_that_comes_back_while_its_work_is_to_be_taken_from_it_keeps_it(world: World) -> None:
+    agent = await register(world)
+    process = await connect(world, agent)
+    task = await create(world, agent)
+    await make_suspect(world, task)
+    instance = instance_of(world, process)
+    deadlines, alone = dict(instance.deadlines), set(instance.alone)
+    world.clock.time += LEASE
+    world.do(world.fleet.sweep_once())
+    await world.turn()
+    process.renewed_at = world.clock.monotonic()
+    world.connect(process)
+    await world.settle()
+    assert process.running == {task.id: 1}
+    row = await stored(world, task)
+    assert (row.status, row.instance_id, row.attempt) == ("running", "i1", 1)
+    back = instance_of(world, process)
+    assert back is not instance and not back.expired
+    assert (back.held, back.deadlines, back.alone) == ({task.id: 1}, deadlines, alone)
+
+
+async def test_work_of_a_process_whose_comeback_failed_is_taken_from_it_in_the_end(world: World) -> None:
+    agent = await register(world)
+    process = await connect(world, agent)
+    task = await create(world, agent)
+    world.clock.time += LEASE
+    world.registry.expire()
+    world.failures.append("begin")
+    world.connect(process)
+    await world.settle()
+    assert process.session is None
+    world.die(process)
+    await world.pass_time(20)
+    assert (await stored(world, task)).status == "pending"
+
+
+async def test_a_wall_clock_that_is_set_does_not_end_attempts(world: World) -> None:
+    agent = await register(world)
+    process = await connect(world, agent)
+    task = await create(world, agent)
+    world.clock.jump = 10 * 86_400.0
+    report = reports.ProgressReport(Attempt(task.id, 1), 50.0, None)
+    world.submit(reports.progress(process.key, [report]))
+    await world.settle()
+    assert world.registry.overdue() == []
+    world.clock.jump = -10 * 86_400.0
+    world.submit(cancellation.cancel(PROJECT, task.id, lambda task: None))
+    await world.settle()
+    assert world.registry.overdue() == []
+    world.clock.time += 30.0
+    assert world.registry.overdue() == [(instance_of(world, process), Attempt(task.id, 1))]
+
+
+async def test_a_hello_that_is_cut_off_behind_its_commit_leaves_no_active_agent(world: World) -> None:
+    agent = await register(world)
+    hello = world.do(world.fleet.hello(InstanceKey(PROJECT, agent.id, "i1"), [TaskType("*")], {}))
+    await world.turn()
+    world.writer.step()
+    hello.cancel()
+    await world.settle()
+    await world.pass_time(20)
+    found = await agents.get(world.reader, PROJECT, agent.id)
+    assert found is not None and found.status == "inactive"
+    assert not list(world.registry)
+
+
+async def test_a_limit_that_is_changed_while_a_process_says_hello_is_the_one_that_counts(world: World) -> None:
+    agent = await register(world, '{"max_concurrent_tasks": 5}')
+    process = Process(InstanceKey(PROJECT, agent.id, "i1"), None, limit=0)
+    world.processes.append(process)
+    world.connect(process)
+    await world.turn()
+    update = administration.AgentUpdate(configuration='{"max_concurrent_tasks": 2}')
+    world.submit(administration.update(AgentKey(PROJECT, agent.id), update, world.fleet.configure))
+    await world.settle()
+    assert process.session is not None and process.session.limit == 2
+
+
+async def test_a_newer_attempt_is_not_handed_back_for_an_older_one_that_was_missing(world: World) -> None:
+    agent = await register(world)
+    process = await connect(world, agent)
+    task = await create(world, agent)
+    world.end(process, task.id, HandedBack())
+    await world.settle()
+    assert process.running == {task.id: 2}
+    world.submit(leases.give_back(process.key, [Attempt(task.id, 1)]))
+    await world.settle()
+    assert (await stored(world, task)).attempt == 2
+    world.submit(leases.give_back(process.key, [Attempt(task.id, 2)]))
+    await world.settle()
+    assert (await stored(world, task)).attempt == 3
+
+
+async def test_a_stream_that_was_ended_does_not_renew_the_lease(world: World) -> None:
+    agent = await register(world)
+    process = await connect(world, agent)
+    session = process.session
+    assert session is not None
+    expires_at = instance_of(world, process).expires_at
+    session.end(RuntimeError("a reason"))
+    world.clock.time += 1.0
+    world.do(world.fleet.status(session, 1, {}, 0, 10))
+    await world.turn()
+    assert instance_of(world, process).expires_at == expires_at
+
+
+async def test_a_stream_that_takes_over_within_a_claim_is_given_nothing_in_front_of_its_welcome(world: World) -> None:
+    agent = await register(world)
+    process = await connect(world, agent)
+    newer = Session("session_2", process.key, [TaskType("*")], limit=10)
+    await set_mode(world, agent, "paused")
+    task = await create(world, agent)
+    world.selections.meanwhile = lambda: (world.registry.attach(newer), None)[1]
+    await set_mode(world, agent, "serving")
+    assert newer.outbox.empty() and (await stored(world, task)).status == "pending"
