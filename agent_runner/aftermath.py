@@ -16,7 +16,8 @@ def reopen_standard_files() -> None:
     """Opens those that were closed: or else a socket would take their number, and hear whatever is printed."""
     for number in _STANDARD_FILES:
         try:
-            os.fstat(number)
+            # Unlike `os.fstat` it does not let go of the interpreter's lock, which costs more than the call.
+            os.get_inheritable(number)
         except OSError:
             _open_nothing(number)
 

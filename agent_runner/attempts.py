@@ -107,27 +107,28 @@ class AsyncAttempt(Attempt):
         super().__init__(id, task, reports, outbox, timeout)
         self._call = AsyncCall(handler, task, reports)
         self._user = user
-        self._has_ended = False
         self._work: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Begins in the user's loop, as soon as that has a moment."""
-        self._user.call(self._begin)
+        self._user.begin(self)
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
+        """In the user's loop."""
         name = f"the function of {self._task.type!r} ({self._task.id}, attempt {self._task.attempt})"
         self._work = self._user.loop.create_task(self._run(), name=name, context=self._user.context())
-        self._work.add_done_callback(self._never_began)
 
     async def _run(self) -> None:
-        outcome = await self._call.run()
-        self._end(outcome)
-        self._has_ended = True
-        self._user.after_each()
+        self._end(await self._call.run())
+        self._user.end_turn_soon()
+
+    def look(self) -> None:
+        """Agent code may cancel every task of the loop: one that has not begun ends without a word of its own."""
+        if not self._call.has_begun and self._work is not None:
+            self._work.add_done_callback(self._never_began)
 
     def _never_began(self, work: "asyncio.Task[None]") -> None:
-        """Agent code may cancel every task of the loop: one that has not begun ends without a word of its own."""
-        if not self._has_ended:
+        if not self._call.has_begun:
             self._end(outcomes.raised(asyncio.CancelledError("cancelled by other code before it began")))
 
     def _interrupt(self) -> None:

@@ -4,9 +4,9 @@ import asyncio
 import inspect
 import os
 import types
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from agent_orchestration.v1 import common_pb2, runners_pb2
 from agent_runner import aftermath, outcomes
@@ -44,12 +44,15 @@ class AsyncCall:
         self._task = task
         self._reporter = reporter
         self._work: asyncio.Task[Any] | None = None
+        # False for ever in a call whose asyncio task is cancelled before its first step.
+        self.has_begun = False
         # Whether the next cancellation is the runner's; others are the function's own, of a timeout perhaps.
         self._is_told = False
         self._pid = os.getpid()
 
     async def run(self) -> runners_pb2.Outcome:
         """Runs it to its end."""
+        self.has_begun = True
         self._work = asyncio.current_task()
         try:
             if self._work is None or self._task.cancelled:
@@ -60,7 +63,6 @@ class AsyncCall:
             return _raised(error, self._task, self._reporter)
         finally:
             aftermath.leave_if_forked(self._pid)
-            aftermath.reopen_standard_files()
 
     def interrupt(self, *, again: bool = False) -> None:
         """Raises TaskCancelled where it awaits, unless it heard of it already; `again`: also then."""
@@ -71,15 +73,19 @@ class AsyncCall:
     @types.coroutine
     def _steps(self) -> Generator[Any, Any, Any]:
         """The function's steps, with the runner's cancel as TaskCancelled, which is what says where it comes from."""
-        work = self._awaited()
-        step = partial(work.send, None)
+        made = self._handler(self._task)
+        is_coroutine = isinstance(made, types.CoroutineType)
+        work = cast("Coroutine[Any, Any, Any]", made) if is_coroutine else _awaiting(made)
+        value: Any = None
+        thrown: BaseException | None = None
         while True:
             # A process that the function forked must not go on with what the parent's loop has to do.
             aftermath.leave_if_forked(self._pid)
             try:
-                awaited = step()
+                awaited = work.send(value) if thrown is None else work.throw(thrown)
             except StopIteration as end:
                 return end.value
+            thrown = None
             try:
                 value = yield awaited
             except GeneratorExit:
@@ -88,16 +94,13 @@ class AsyncCall:
             except BaseException as error:
                 if self._is_told and isinstance(error, asyncio.CancelledError):
                     self._is_told = False
-                    error = self._task.interruption()
-                step = partial(work.throw, error)
-            else:
-                step = partial(work.send, value)
+                    thrown = self._task.interruption()
+                else:
+                    thrown = error
 
-    def _awaited(self) -> Coroutine[Any, Any, Any]:
-        async def awaited() -> Any:
-            return await self._handler(self._task)
 
-        return awaited()
+async def _awaiting(made: Awaitable[Any]) -> Any:
+    return await made
 
 
 def _raised(error: BaseException, task: Task, reporter: Reporter) -> runners_pb2.Outcome:

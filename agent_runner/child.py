@@ -20,8 +20,8 @@ from contextlib import suppress
 from typing import Any, Final
 
 from agent_orchestration.v1 import common_pb2, runners_pb2
+from agent_runner import aftermath, outcomes
 from agent_runner import agent as agents
-from agent_runner import outcomes
 from agent_runner.calls import AsyncCall, Handler, call, is_async
 from agent_runner.frames import PIECE_BYTES, FrameReader, Kind, frame
 from agent_runner.source import CannotLoad, Source
@@ -110,6 +110,7 @@ class Child:
             outcome = call(handler, task, self._channel)
         else:
             outcome = self._run_async(AsyncCall(handler, task, self._channel), task)
+            aftermath.reopen_standard_files()
         self._interruptible_by(None)
         return outcome
 

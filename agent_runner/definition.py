@@ -1,10 +1,10 @@
 """What the code, or the command line, says of an agent."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
-from agent_runner.calls import Handler
+from agent_runner.calls import Handler, is_async
 from agent_runner.program import Program
 from agent_runner.source import Source
 
@@ -21,6 +21,12 @@ class TaskFunction:
     description: str | None = None
     # The text of a JSON Schema.
     schema: str | None = None
+    # Whether it runs in the event loop of agent code.
+    is_async: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        here = self.isolated is None and not isinstance(self.run, Program) and is_async(self.run)
+        object.__setattr__(self, "is_async", here)
 
 
 @dataclass(frozen=True, slots=True)

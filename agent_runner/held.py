@@ -14,6 +14,7 @@ from typing import Final
 from agent_orchestration.v1 import runners_pb2
 from agent_runner import outcomes
 from agent_runner.attempts import Attempt, Stop
+from agent_runner.deadlines import Deadlines
 from agent_runner.outbox import AttemptId, Ended, Outbox
 
 log = logging.getLogger("agent_runner")
@@ -48,13 +49,12 @@ class Held:
         self._outbox = outbox
         self._wake = wake
         self._grace = grace
-        self._loop = asyncio.get_running_loop()
         self._held: set[AttemptId] = set()
         # Attempts whose code has not ended, and those of them that are not held any more: dropped, but not stopped yet.
         self._running: dict[AttemptId, Attempt] = {}
         self._strays: set[AttemptId] = set()
         # What comes next for each that runs: its timeout, or the next step of stopping it.
-        self._timers: dict[AttemptId, asyncio.TimerHandle] = {}
+        self._deadlines: Deadlines[AttemptId] = Deadlines(asyncio.get_running_loop())
         self._stopping: dict[AttemptId, Stop] = {}
         self._outcomes: dict[AttemptId, runners_pb2.Outcome] = {}
         self._unsent: dict[AttemptId, None] = {}
@@ -98,6 +98,7 @@ class Held:
 
     def take_up(self, assignments: Iterable[runners_pb2.Assignment]) -> None:
         """Starts new attempts."""
+        begun: list[Attempt] = []
         for assignment in assignments:
             attempt_id = AttemptId.of(assignment.attempt)
             if attempt_id in self._held or attempt_id in self._running:
@@ -113,11 +114,14 @@ class Held:
             prepared = self._prepare(attempt_id, assignment)
             if isinstance(prepared, Attempt):
                 self._running[attempt_id] = prepared
-                prepared.start()
-                if prepared.timeout is not None:
-                    self._after(prepared.timeout, attempt_id, self._timed_out)
+                begun.append(prepared)
             else:
                 self._end(attempt_id, prepared)
+        # The first one that starts wakes a thread, which would hold up the making of the others.
+        for attempt in begun:
+            attempt.start()
+            if attempt.timeout is not None:
+                self._deadlines.set(attempt.id, attempt.timeout, self._timed_out)
         self._changed.set()
 
     def ended(self, ended: Iterable[Ended]) -> None:
@@ -126,7 +130,7 @@ class Held:
             self._running.pop(attempt_id, None)
             self._strays.discard(attempt_id)
             self._stopping.pop(attempt_id, None)
-            self._clear_timer(attempt_id)
+            self._deadlines.clear(attempt_id)
             if outcome is not None:
                 self._end(attempt_id, outcome)
         self._changed.set()
@@ -185,9 +189,7 @@ class Held:
         for attempt in self._running.values():
             while attempt.press():
                 pass
-        for timer in self._timers.values():
-            timer.cancel()
-        self._timers.clear()
+        self._deadlines.clear_all()
 
     def _stop(self, attempt_id: AttemptId, stop: Stop) -> None:
         attempt = self._running.get(attempt_id)
@@ -198,7 +200,7 @@ class Held:
         # A cancel that is repeated wins no time.
         if before is None or (stop.is_urgent and not before.is_urgent):
             self._stopping[attempt_id] = stop
-            self._after(self._patience(stop), attempt_id, self._press)
+            self._deadlines.set(attempt_id, self._patience(stop), self._press)
 
     def _timed_out(self, attempt_id: AttemptId) -> None:
         self._stop(attempt_id, Stop.TIMEOUT)
@@ -208,7 +210,7 @@ class Held:
         attempt, stop = self._running[attempt_id], self._stopping[attempt_id]
         patience = self._patience(stop)
         if attempt.press():
-            self._after(patience, attempt_id, self._press)
+            self._deadlines.set(attempt_id, patience, self._press)
             return
         if stop.is_urgent:
             # What is dropped is nobody's business, and what is handed back is when the runner leaves.
@@ -222,16 +224,6 @@ class Held:
 
     def _patience(self, stop: Stop) -> float:
         return self._grace.urgent if stop.is_urgent else self._grace.seconds
-
-    def _after(self, seconds: float, attempt_id: AttemptId, action: Callable[[AttemptId], None]) -> None:
-        """Sets the attempt's timer, in place of the one that was set before."""
-        self._clear_timer(attempt_id)
-        self._timers[attempt_id] = self._loop.call_later(seconds, action, attempt_id)
-
-    def _clear_timer(self, attempt_id: AttemptId) -> None:
-        timer = self._timers.pop(attempt_id, None)
-        if timer is not None:
-            timer.cancel()
 
     def _end(self, attempt_id: AttemptId, outcome: runners_pb2.Outcome) -> None:
         if attempt_id not in self._held or attempt_id in self._outcomes:

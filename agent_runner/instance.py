@@ -11,9 +11,9 @@ from typing import Final
 from agent_orchestration.v1 import agents_pb2, runners_pb2
 from agent_runner import clock, outcomes
 from agent_runner.attempts import AsyncAttempt, Attempt, ProcessAttempt, ThreadAttempt
-from agent_runner.calls import is_async
 from agent_runner.children import Children
 from agent_runner.definition import Definition, TaskFunction
+from agent_runner.doorbell import Doorbell
 from agent_runner.held import DEFAULT_GRACE, Grace, Held
 from agent_runner.lease import HELLO, LeaseClock
 from agent_runner.load import Load, memory_usage, uptime
@@ -42,7 +42,7 @@ class Instance:
     ) -> None:
         """`wake` is called from any thread when agent code has something to say."""
         self.definition = definition
-        self.outbox = Outbox(wake)
+        self.outbox = Outbox(Doorbell(user, wake))
         self.held = Held(self._prepare, self.outbox, wake, grace)
         self.lease = LeaseClock()
         # Seconds; unknown before the first welcome.
@@ -50,7 +50,7 @@ class Instance:
         self.now = now
         self._id = secrets.token_hex(16)
         self._agent_id = definition.agent_id
-        self._configuration = definition.configuration
+        self._agent = AgentInfo(definition.agent_id or "", definition.name, definition.type)
         self._user = user
         self._threads = Threads(definition.name)
         self._children = Children(definition.name, definition.type)
@@ -88,7 +88,8 @@ class Instance:
 
     def configure(self, configure: runners_pb2.Configure) -> None:
         """The stored settings are in force from here on."""
-        self._configuration = configure.configuration or "{}"
+        me = self.definition
+        self._agent = AgentInfo(self._agent_id or "", me.name, me.type, configure.configuration or "{}")
         self.held.limit = configure.max_concurrent_tasks
         self._threads.resize(configure.max_concurrent_tasks)
         self._children.resize(configure.max_concurrent_tasks)
@@ -153,21 +154,24 @@ class Instance:
             message = f"no function is registered for {assignment.type!r}, only for {known}"
             return outcomes.failed(outcomes.NO_HANDLER, message)
         reports = Reports(id, self.outbox)
-        timeout = assignment.timeout.ToMicroseconds() / 1e6 or None
+        timeout = assignment.timeout.seconds + assignment.timeout.nanos / 1e9 or None
         run = function.run
-        asynchronous = function.isolated is None and not isinstance(run, Program) and is_async(run)
-        me = self.definition
-        agent = AgentInfo(self._agent_id or "", me.name, me.type, self._configuration)
         task = Task(
-            id.task_id, id.number, assignment.type, assignment.payload, agent, reports, is_plain=not asynchronous
+            id.task_id,
+            id.number,
+            assignment.type,
+            assignment.payload,
+            self._agent,
+            reports,
+            is_plain=not function.is_async,
         )
         if isinstance(run, Program):
             worker = Run(run, task, assignment.payload, reports)
             return ProcessAttempt(id, task, reports, self.outbox, timeout, worker, self._threads)
         if function.isolated is not None:
-            worker = self._children.work(function.isolated, assignment, agent, reports)
+            worker = self._children.work(function.isolated, assignment, self._agent, reports)
             return ProcessAttempt(id, task, reports, self.outbox, timeout, worker, self._threads)
-        if asynchronous:
+        if function.is_async:
             return AsyncAttempt(id, task, reports, self.outbox, timeout, run, self._user)
         return ThreadAttempt(id, task, reports, self.outbox, timeout, run, self._user, self._threads)
 

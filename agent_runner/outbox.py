@@ -8,11 +8,12 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from agent_orchestration.v1 import common_pb2, runners_pb2
+from agent_runner.doorbell import Doorbell
 
 MAX_LINES: Final = 10_000
 MAX_LINE_BYTES: Final = 8 * 1024 * 1024
@@ -51,14 +52,13 @@ Ended = tuple[AttemptId, runners_pb2.Outcome | None]
 
 
 class Outbox:
-    """Written from any thread, emptied by the link. `wake` is called, from any thread, once for each emptying."""
+    """Written from any thread, emptied by the link."""
 
-    def __init__(self, wake: Callable[[], None]) -> None:
-        self._wake = wake
+    def __init__(self, doorbell: Doorbell) -> None:
+        self._doorbell = doorbell
         self._pid = os.getpid()
         # Agent code may report from a finaliser, which can run within a call from the same thread.
         self._lock = threading.RLock()
-        self._woken = False
         self._lines: deque[Line] = deque()
         self._line_bytes = 0
         self._progress: dict[AttemptId, Progress] = {}
@@ -84,9 +84,7 @@ class Outbox:
         with self._lock:
             self._lines.append(line)
             self._line_bytes += len(line.message)
-            asleep = self._rouse()
-        if asleep:
-            self._wake()
+        self._doorbell.ring()
 
     def progress(self, attempt: AttemptId, percent: float, message: str | None) -> None:
         """Queues a report in place of the attempt's last one; a message stays until there is a newer one."""
@@ -96,22 +94,18 @@ class Outbox:
             if message is None and attempt in self._progress:
                 message = self._progress[attempt][1]
             self._progress[attempt] = (percent, message)
-            asleep = self._rouse()
-        if asleep:
-            self._wake()
+        self._doorbell.ring()
 
     def end(self, attempt: AttemptId, outcome: runners_pb2.Outcome | None) -> None:
         """The code of the attempt has ended. Its lines and progress were queued before."""
         with self._lock:
             self._ended.append((attempt, outcome))
-            asleep = self._rouse()
-        if asleep:
-            self._wake()
+        self._doorbell.ring()
 
     def take_ended(self) -> list[Ended]:
         """The attempts that ended since the last call."""
+        self._doorbell.answered()
         with self._lock:
-            self._woken = False
             ended, self._ended = self._ended, []
             return ended
 
@@ -133,8 +127,3 @@ class Outbox:
     def has_reports(self) -> bool:
         """Whether lines or progress wait."""
         return bool(self._lines or self._progress)
-
-    def _rouse(self) -> bool:
-        """Whether the link has yet to be woken."""
-        woken, self._woken = self._woken, True
-        return not woken

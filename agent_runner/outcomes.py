@@ -23,6 +23,8 @@ PROCESS_DIED: Final = "process_died"
 EXIT_STATUS: Final = "exit_status"
 # Trying again would end in the same way.
 _FINAL_CODES: Final = frozenset({INVALID_RESULT, RESULT_TOO_LARGE})
+# Made once: `json.dumps` makes one for each call with options.
+_encode: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
 def returned(value: object) -> runners_pb2.Outcome:
@@ -32,7 +34,7 @@ def returned(value: object) -> runners_pb2.Outcome:
     if not isinstance(value, dict):
         return failed(INVALID_RESULT, _not_an_object(value))
     try:
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        text = _encode(value)
         size = len(text.encode())
     except UnicodeEncodeError:
         return failed(INVALID_RESULT, "the result holds a lone surrogate, which no JSON reader takes")

@@ -51,6 +51,10 @@ class AgentInfo:
         """The stored configuration as it was when the attempt began. A copy of the task's own."""
         return json.loads(self.stored_configuration)
 
+    def copy(self) -> "AgentInfo":
+        """For one task."""
+        return AgentInfo(self.id, self.name, self.type, self.stored_configuration)
+
 
 class TaskLog:
     """Log lines of one attempt, shown with the task and as events. Arguments are put in with `%`, as in `logging`.
@@ -94,12 +98,11 @@ class Task:
     def __init__(
         self, id: str, attempt: int, type: str, payload: str, agent: AgentInfo, reporter: Reporter, *, is_plain: bool
     ) -> None:
-        """`payload` is JSON text."""
+        """`payload` is JSON text. `agent` may be shared by many tasks."""
         self.id = id
         self.attempt = attempt
         self.type = type
-        self.agent = agent
-        self.log = TaskLog(reporter, self._interrupt)
+        self._agent = agent
         self._reporter = reporter
         self._payload = payload
         self._cancelled = False
@@ -112,7 +115,17 @@ class Task:
     @property
     def agent_id(self) -> str:
         """The agent's id."""
-        return self.agent.id
+        return self._agent.id
+
+    @cached_property
+    def agent(self) -> AgentInfo:
+        """For whom it runs."""
+        return self._agent.copy()
+
+    @cached_property
+    def log(self) -> TaskLog:
+        """Takes log lines."""
+        return TaskLog(self._reporter, self._interrupt)
 
     @cached_property
     def payload(self) -> dict[str, Any]:

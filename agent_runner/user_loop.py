@@ -6,11 +6,14 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any, Final
+from typing import Any, Final, Protocol
+
+from agent_runner import aftermath
 
 log = logging.getLogger("agent_runner")
 
@@ -19,15 +22,31 @@ BLOCKED_SECONDS: Final = 2.0
 _OWN_FOLDER: Final = str(Path(__file__).parent)
 
 
+class Beginning(Protocol):
+    """What begins in the loop."""
+
+    def begin(self) -> None:
+        """Makes an asyncio task of it."""
+        ...
+
+    def look(self) -> None:
+        """Called once the first step of the asyncio task is over, if it had one."""
+        ...
+
+
 class UserLoop:
     """Where agent code runs: the event loop that serves, and the context variables that were set there."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, after_each: Callable[[], None] = lambda: None) -> None:
-        """Called in the loop's thread. `after_each` is called there whenever an async function has ended."""
+    def __init__(self, loop: asyncio.AbstractEventLoop, after_turn: Callable[[], None] = lambda: None) -> None:
+        """Called in the loop's thread. `after_turn` is called there after turns in which async functions ended."""
         self.loop = loop
-        self.after_each = after_each
         self.thread = threading.get_ident()
         self._context = contextvars.copy_context()
+        self._after_turn = [aftermath.reopen_standard_files, after_turn]
+        self._at_beat: list[Callable[[], None]] = []
+        self._is_turn_to_end = False
+        self._beginning: deque[Beginning] = deque()
+        self._is_called = False
 
     def context(self) -> contextvars.Context:
         """A copy for one attempt."""
@@ -38,11 +57,53 @@ class UserLoop:
         with suppress(RuntimeError):
             self.loop.call_soon_threadsafe(action)
 
+    def begin(self, beginning: Beginning) -> None:
+        """Lets it begin in the loop, from any thread. All that is given until the loop has a moment begins at once."""
+        self._beginning.append(beginning)
+        if not self._is_called:
+            self._is_called = True
+            self.call(self._begin_all)
+
+    def _begin_all(self) -> None:
+        self._is_called = False
+        begun: list[Beginning] = []
+        try:
+            while self._beginning:
+                beginning = self._beginning.popleft()
+                beginning.begin()
+                begun.append(beginning)
+        finally:
+            # The loop calls in order: after the first step of each.
+            self.loop.call_soon(_look, begun)
+            if self._beginning:
+                self.loop.call_soon(self._begin_all)
+
+    def at_end_of_turn(self, action: Callable[[], None]) -> None:
+        """Calls it in the loop after each turn in which agent code ended or said something."""
+        self._after_turn.append(action)
+
+    def at_each_beat(self, action: Callable[[], None]) -> None:
+        """Calls it from the watch every now and then, also while the loop is blocked."""
+        self._at_beat.append(action)
+
+    def end_turn_soon(self) -> None:
+        """In the loop's thread: agent code has ended or said something in this turn."""
+        if not self._is_turn_to_end:
+            self._is_turn_to_end = True
+            self.loop.call_soon(self._end_turn)
+
+    def _end_turn(self) -> None:
+        self._is_turn_to_end = False
+        for action in self._after_turn:
+            action()
+
     async def watch(self, beat: float = BEAT_SECONDS, blocked: float = BLOCKED_SECONDS) -> None:
         """Warns, once each time, when the loop has not moved for `blocked` seconds. Runs in another loop."""
         here = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(beat)
+            for action in self._at_beat:
+                action()
             moved = asyncio.Event()
             try:
                 self.loop.call_soon_threadsafe(_tell, here, moved)
@@ -68,6 +129,11 @@ class UserLoop:
         frame = sys._current_frames().get(self.thread)  # pyright: ignore[reportPrivateUsage] - there is no other way to look
         place = None if frame is None else _innermost_of_user(frame)
         return name if place is None else f"{name}, in {place}"
+
+
+def _look(begun: Iterable[Beginning]) -> None:
+    for beginning in begun:
+        beginning.look()
 
 
 def _tell(loop: asyncio.AbstractEventLoop, moved: asyncio.Event) -> None:
