@@ -46,7 +46,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._chunk_bytes = 0
         self._in_head = True
-        self._deadline = Deadline(self.loop)
+        self._deadline = Deadline()
         self._discarded: int | None = None
         self._closes_after_request = False
         self._ignores_upgrade = False
