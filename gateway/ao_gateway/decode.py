@@ -100,15 +100,9 @@ def _message_reader(descriptor: Descriptor, taken: frozenset[str] = frozenset())
     def quick() -> _QuickReader:
         return _QuickReader(descriptor, plan())
 
-    def read(raw: bytes, path: str, violations: list[Violation]) -> Fields:
-        prefix = path + "." if path else ""
-        fields = quick().read(raw, prefix, violations)
-        if fields is not None:
-            if oneofs:
-                _check_oneofs(oneofs, fields, prefix, violations)
-            return fields
+    def read_closely(raw: bytes, prefix: str, violations: list[Violation]) -> Fields:
         readers = plan()
-        fields = {}
+        fields: Fields = {}
         for name, value in _object.decode(raw).items():
             if len(violations) >= MAX_VIOLATIONS:
                 break
@@ -119,6 +113,13 @@ def _message_reader(descriptor: Descriptor, taken: frozenset[str] = frozenset())
             text = bytes(value)
             if text != b"null":
                 fields[name] = reader(text, prefix + name, violations)
+        return fields
+
+    def read(raw: bytes, path: str, violations: list[Violation]) -> Fields:
+        prefix = path + "." if path else ""
+        fields = quick().read(raw, prefix, violations)
+        if fields is None:
+            fields = read_closely(raw, prefix, violations)
         if oneofs:
             _check_oneofs(oneofs, fields, prefix, violations)
         return fields
