@@ -10,6 +10,7 @@ from typing import Final
 from google.protobuf.descriptor import FileDescriptor
 from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
+from starlette.types import Receive, Scope, Send
 
 from agent_orchestration import v1
 from ao_gateway import bindings, probes
@@ -34,7 +35,7 @@ FILES: Final[tuple[FileDescriptor, ...]] = tuple(
 
 
 class Gateway:
-    """A gateway in front of one server. `application` is its ASGI side."""
+    """A gateway in front of one server."""
 
     def __init__(self, server: str, read_key: Callable[[], str]) -> None:
         self._upstream = Upstream(server, read_key)
@@ -46,10 +47,15 @@ class Gateway:
         self._streams = EventStreams(self._upstream, self.relay.connected)
         self.relay.on_lost(self._feeds.reconnect)
         self.relay.on_lost(self._streams.server_lost)
-        self.application = Starlette(routes=[WebSocketRoute(SOCKET_PATH, self._sockets)], lifespan=self._lifespan)
-        # Starlette's own answers are neither in our shape nor free of redirects.
-        self.application.router.redirect_slashes = False
-        self.application.router.default = self._rest()
+        self._rest = self._routes()
+        self._starlette = Starlette(routes=[WebSocketRoute(SOCKET_PATH, self._sockets)], lifespan=self._lifespan)
+
+    async def application(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI application. Plain HTTP goes past Starlette, whose own answers would not be in our shape."""
+        if scope["type"] == "http":
+            await self._rest(scope, receive, send)
+        else:
+            await self._starlette(scope, receive, send)
 
     def stop(self) -> None:
         """Begins the graceful stop: ends all that would outlast it. Other requests are still answered."""
@@ -57,7 +63,7 @@ class Gateway:
         self._streams.stop()
         self.relay.end_waiting()
 
-    def _rest(self) -> Rest:
+    def _routes(self) -> Rest:
         rest = Rest(self._access)
         routes = bindings.read(FILES)
         for binding in routes:

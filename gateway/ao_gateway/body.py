@@ -1,19 +1,18 @@
 """The request's body: its type checked, its size bounded, a client that stops sending not waited for."""
 
 import asyncio
-from collections.abc import Iterable
 from typing import Final
 
 from starlette.types import Receive
 
 from ao_gateway.disconnect import ClientGone
-from ao_gateway.errors import Refusal, too_late, unavailable
+from ao_gateway.errors import CLOSE, Refusal, too_late, unavailable
+from ao_gateway.rest import Request
 
 MAX_BYTES: Final = 4 * 1024 * 1024
 # Of all bodies that are being read at one time.
 MAX_HELD_BYTES: Final = 128 * 1024 * 1024
 GAP_SECONDS: Final = 30.0
-_CLOSE: Final = (b"connection", b"close")
 
 
 class BodyReader:
@@ -22,11 +21,11 @@ class BodyReader:
     def __init__(self) -> None:
         self._held = 0
 
-    async def read(self, headers: Iterable[tuple[bytes, bytes]], receive: Receive) -> bytes:
+    async def read(self, request: Request) -> bytes:
         """The whole body of JSON. Refusal with 413, 415, 408 when the client pauses, 503 when too much is held."""
         expected = 0
         content_type = b""
-        for name, value in headers:
+        for name, value in request.headers:
             if name == b"content-length":
                 # The parser has checked that it is a number. Zeros in front may be many.
                 expected = int(value.lstrip(b"0") or b"0")
@@ -38,7 +37,11 @@ class BodyReader:
                 raise Refusal(415, "unsupported_media_type", "No other Transfer-Encoding than chunked is supported")
         if expected > MAX_BYTES:
             raise _too_large()
-        body = await self._collect(receive)
+        body = request.exchange.take_body()
+        if body is None:
+            body = await self._collect(request.receive)
+        elif len(body) > MAX_BYTES:
+            raise _too_large()
         if body.strip(b" \t\r\n") and not is_json(content_type):
             raise Refusal(415, "unsupported_media_type", "The Content-Type must be application/json")
         return body
@@ -53,7 +56,7 @@ class BodyReader:
                         message = await receive()
                 except TimeoutError:
                     refusal = too_late("The body did not arrive in time")
-                    refusal.headers.append(_CLOSE)
+                    refusal.headers.append(CLOSE)
                     raise refusal from None
                 if message["type"] == "http.disconnect":
                     raise ClientGone

@@ -6,7 +6,7 @@ client hears of it at once.
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
@@ -25,6 +25,8 @@ _Items = TypeVar("_Items", list[msgspec.Raw], dict[str, msgspec.Raw])
 # violation the value is not used.
 _Read = Callable[[bytes, str, list[Violation]], Any]
 
+# Of words that are known only here, which no type checker can follow.
+_literal: Final[Any] = Literal
 _any: Final = msgspec.json.Decoder(msgspec.Raw)
 _object: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _array: Final = msgspec.json.Decoder(list[msgspec.Raw])
@@ -94,8 +96,11 @@ def _message_reader(descriptor: Descriptor, taken: frozenset[str] = frozenset())
         if field.containing_oneof is not None and len(field.containing_oneof.fields) > 1
     }
 
-    def read(raw: bytes, path: str, violations: list[Violation]) -> Fields:
-        prefix = path + "." if path else ""
+    @cache
+    def quick() -> _QuickReader:
+        return _QuickReader(descriptor, plan())
+
+    def read_closely(raw: bytes, prefix: str, violations: list[Violation]) -> Fields:
         readers = plan()
         fields: Fields = {}
         for name, value in _object.decode(raw).items():
@@ -108,11 +113,63 @@ def _message_reader(descriptor: Descriptor, taken: frozenset[str] = frozenset())
             text = bytes(value)
             if text != b"null":
                 fields[name] = reader(text, prefix + name, violations)
+        return fields
+
+    def read(raw: bytes, path: str, violations: list[Violation]) -> Fields:
+        prefix = path + "." if path else ""
+        fields = quick().read(raw, prefix, violations)
+        if fields is None:
+            fields = read_closely(raw, prefix, violations)
         if oneofs:
             _check_oneofs(oneofs, fields, prefix, violations)
         return fields
 
     return read
+
+
+class _QuickReader:
+    """Reads an object that has no unknown names, and whose strings and words are such, in one go."""
+
+    def __init__(self, descriptor: Descriptor, readers: Mapping[str, _Read]) -> None:
+        types: list[tuple[str, Any, None]] = []
+        self._fields: list[tuple[str, Callable[[Any], Any] | None, _Read | None]] = []
+        for name, reader in readers.items():
+            field = descriptor.fields_by_name[name]
+            is_free = field.GetOptions().Extensions[options_pb2.free_json]
+            if field.type == field.TYPE_STRING and not field.is_repeated and not is_free:
+                types.append((name, str | None, None))
+                self._fields.append((name, None, None))
+            elif field.enum_type is not None and not field.is_repeated:
+                words = scalars.words_of(field.enum_type)
+                types.append((name, _literal[(*words, None)], None))
+                self._fields.append((name, words.__getitem__, None))
+            else:
+                types.append((name, msgspec.Raw, None))
+                self._fields.append((name, None, reader))
+        self._decode = msgspec.json.Decoder(
+            msgspec.defstruct(descriptor.name, types, forbid_unknown_fields=True, gc=False)
+        ).decode
+
+    def read(self, raw: bytes, prefix: str, violations: list[Violation]) -> Fields | None:
+        """The fields, None when something is wrong that takes a closer look."""
+        try:
+            given = self._decode(raw)
+        except (msgspec.DecodeError, RecursionError):
+            return None
+        fields: Fields = {}
+        for name, of_word, reader in self._fields:
+            value = getattr(given, name)
+            if value is None:
+                continue
+            if of_word is not None:
+                value = of_word(value)
+            elif reader is not None:
+                text = bytes(value)
+                if text == b"null" or len(violations) >= MAX_VIOLATIONS:
+                    continue
+                value = reader(text, prefix + name, violations)
+            fields[name] = value
+        return fields
 
 
 def _check_oneofs(oneofs: Mapping[str, str], fields: Fields, prefix: str, violations: list[Violation]) -> None:

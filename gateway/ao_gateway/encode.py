@@ -20,8 +20,6 @@ from ao_gateway.errors import Headers
 
 # Makes of a message, or of one value of a field, what the JSON encoder takes.
 _View = Callable[[Any], Any]
-# Adds one field of a message to the object that is printed.
-_Add = Callable[[Any, dict[str, Any]], None]
 
 _encoder: Final = msgspec.json.Encoder()
 encode: Final[Callable[[Any], bytes]] = _encoder.encode
@@ -59,14 +57,6 @@ def message_view(descriptor: Descriptor, listed: bool) -> _View:
 
     TypeError for a message that holds a type without a JSON form.
     """
-    adders: list[_Add] = []
-
-    def view(message: Message) -> dict[str, Any]:
-        printed: dict[str, Any] = {}
-        for add in adders:
-            add(message, printed)
-        return printed
-
     if descriptor.full_name == scalars.TIMESTAMP:
         return scalars.print_timestamp
     if descriptor.full_name == scalars.DURATION:
@@ -75,11 +65,27 @@ def message_view(descriptor: Descriptor, listed: bool) -> _View:
         raise TypeError(f"{descriptor.full_name} has no JSON form here")
     if descriptor.GetOptions().Extensions[options_pb2.as_list]:
         return _list_view(descriptor)
-    for field in descriptor.fields:
-        options = field.GetOptions()
-        if options.Extensions[options_pb2.header] or (listed and options.Extensions[options_pb2.detail_only]):
-            continue
-        adders.append(_adder(field, listed))
+    plan = [
+        (field, field.name, _field_view(field, listed), _printed_unset(field))
+        for field in descriptor.fields
+        if not field.GetOptions().Extensions[options_pb2.header]
+        and not (listed and field.GetOptions().Extensions[options_pb2.detail_only])
+    ]
+
+    def view(message: Message) -> dict[str, Any]:
+        printed: dict[str, Any] = {}
+        given = dict(message.ListFields())
+        for field, name, view_value, unset in plan:
+            value = given.get(field)
+            if value is not None:
+                if view_value is not None:
+                    value = view_value(value)
+            else:
+                value = unset
+            if value is not None:
+                printed[name] = value
+        return printed
+
     return view
 
 
@@ -87,25 +93,25 @@ def _list_view(descriptor: Descriptor) -> _View:
     if len(descriptor.fields) != 1 or not descriptor.fields[0].is_repeated:
         raise TypeError(f"{descriptor.full_name} is not just one list")
     name = descriptor.fields[0].name
-    view = field_view(descriptor.fields[0], True)
-    return lambda message: [view(each) for each in getattr(message, name)]
+    view = _field_view(descriptor.fields[0], True)
+    assert view is not None
+    return lambda message: view(getattr(message, name))
 
 
-def field_view(field: FieldDescriptor, listed: bool) -> _View:
-    """The view of one value of a field, of one item where it is repeated."""
+def _item_view(field: FieldDescriptor, listed: bool) -> _View | None:
+    """The view of one value of a field, of one item where it is repeated; None where the value is printed as it is."""
     options = field.GetOptions()
     if options.Extensions[options_pb2.free_json]:
         return _free_json_view
     if field.enum_type is not None:
         return _enum_view(field.enum_type)
     if field.message_type is not None:
-        within = listed or field.is_repeated or options.Extensions[options_pb2.as_listed]
-        return _late(field.message_type, within)
+        return _late(field.message_type, listed or field.is_repeated or options.Extensions[options_pb2.as_listed])
     if field.type in (field.TYPE_DOUBLE, field.TYPE_FLOAT):
         return scalars.print_number
     if field.type == field.TYPE_BYTES:
         raise TypeError(f"{field.full_name}: bytes have no JSON form here")
-    return _same
+    return None
 
 
 def _late(descriptor: Descriptor, listed: bool) -> _View:
@@ -115,61 +121,32 @@ def _late(descriptor: Descriptor, listed: bool) -> _View:
     return lambda message: message_view(descriptor, listed)(message)
 
 
-def _adder(field: FieldDescriptor, listed: bool) -> _Add:
+def _field_view(field: FieldDescriptor, listed: bool) -> _View | None:
+    """The view of all that a field holds."""
     if field.message_type is not None and field.message_type.GetOptions().map_entry:
-        return _map_adder(field)
-    view = field_view(field, listed)
+        return _map_view(field.message_type)
+    view = _item_view(field, listed)
+    if not field.is_repeated:
+        return view
+    return list if view is None else lambda values: [view(each) for each in values]
+
+
+def _map_view(entry: Descriptor) -> _View:
+    if entry.fields_by_name["key"].type != FieldDescriptor.TYPE_STRING:
+        raise TypeError(f"{entry.full_name}: only maps with text keys have a JSON form here")
+    view = _item_view(entry.fields_by_name["value"], True)
+    return dict if view is None else lambda values: {key: view(value) for key, value in values.items()}
+
+
+def _printed_unset(field: FieldDescriptor) -> Any:
+    """What is printed of a field that is not there, None for nothing."""
     if field.is_repeated:
-        return _repeated_adder(field.name, view)
+        is_map = field.message_type is not None and field.message_type.GetOptions().map_entry
+        return {} if is_map else []
     if field.has_presence:
-        return _optional_adder(field.name, view)
-    return _plain_adder(field.name, view)
-
-
-def _plain_adder(name: str, view: _View) -> _Add:
-    if view is _same:
-
-        def add_same(message: Message, printed: dict[str, Any]) -> None:
-            printed[name] = getattr(message, name)
-
-        return add_same
-
-    def add(message: Message, printed: dict[str, Any]) -> None:
-        value = view(getattr(message, name))
-        if value is not None:
-            printed[name] = value
-
-    return add
-
-
-def _optional_adder(name: str, view: _View) -> _Add:
-    def add(message: Message, printed: dict[str, Any]) -> None:
-        if message.HasField(name):
-            value = view(getattr(message, name))
-            if value is not None:
-                printed[name] = value
-
-    return add
-
-
-def _repeated_adder(name: str, view: _View) -> _Add:
-    def add(message: Message, printed: dict[str, Any]) -> None:
-        printed[name] = [view(each) for each in getattr(message, name)]
-
-    return add
-
-
-def _map_adder(field: FieldDescriptor) -> _Add:
-    name = field.name
-    assert field.message_type is not None
-    if field.message_type.fields_by_name["key"].type != FieldDescriptor.TYPE_STRING:
-        raise TypeError(f"{field.full_name}: only maps with text keys have a JSON form here")
-    view = field_view(field.message_type.fields_by_name["value"], True)
-
-    def add(message: Message, printed: dict[str, Any]) -> None:
-        printed[name] = {key: view(value) for key, value in getattr(message, name).items()}
-
-    return add
+        return None
+    view = _item_view(field, listed=False)
+    return field.default_value if view is None else view(field.default_value)
 
 
 def _enum_view(enum: EnumDescriptor) -> _View:
@@ -181,10 +158,6 @@ def _enum_view(enum: EnumDescriptor) -> _View:
 def _free_json_view(text: str) -> msgspec.Raw:
     # An empty text is the default of the field, never something that was sent.
     return msgspec.Raw(text or "{}")
-
-
-def _same(value: Any) -> Any:
-    return value
 
 
 def _http_statuses(descriptor: Descriptor) -> list[tuple[str, dict[int, int]]]:

@@ -17,6 +17,8 @@ STOPPING: Final = "The gateway is stopping"
 DETAILS_KEY: Final = "grpc-status-details-bin"
 
 Headers = list[tuple[bytes, bytes]]
+# Of an answer that is the last one of its connection.
+CLOSE: Final = (b"connection", b"close")
 
 
 @dataclass(frozen=True, slots=True)

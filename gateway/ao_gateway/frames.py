@@ -7,12 +7,13 @@ import msgspec
 from agent_orchestration.v1 import events_pb2
 from agent_orchestration.v1.options_pb2 import as_listed
 from ao_gateway import scalars
-from ao_gateway.encode import encode, field_view
+from ao_gateway.encode import encode, message_view
 
 _TYPES: Final = {number: word for word, number in scalars.words_of(events_pb2.EventType.DESCRIPTOR).items()}
 _PAYLOADS: Final = {
-    field.name: field_view(field, field.GetOptions().Extensions[as_listed])
+    field.name: message_view(field.message_type, field.GetOptions().Extensions[as_listed])
     for field in events_pb2.Event.DESCRIPTOR.oneofs_by_name["payload"].fields
+    if field.message_type is not None
 }
 
 

@@ -6,16 +6,19 @@ a reset; an `Upgrade` that is not to WebSocket, or not at its path, is ignored, 
 
 import asyncio
 import socket
-from asyncio import TimerHandle
 from collections import deque
-from typing import Any, Final
+from typing import Any, Final, cast
+from urllib.parse import unquote
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from ao_gateway import errors, request_ids
+from ao_gateway.deadline import Deadline
 from ao_gateway.errors import Refusal
 from ao_gateway.event_stream import OUTLET
+from ao_gateway.exchange import Exchange
+from ao_gateway.rest import EXCHANGE
 from ao_gateway.sockets import SOCKET_PATH
 
 MAX_HEAD_BYTES: Final = 64 * 1024
@@ -39,23 +42,24 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride] - as uvicorn
         """Begins to wait for a request."""
         super().connection_made(transport)
+        # What came before this chunk of the head that is being read, and what is in this chunk, which may hold more.
         self._head_bytes = 0
+        self._chunk_bytes = 0
         self._in_head = True
-        self._timer: TimerHandle | None = None
+        self._deadline = Deadline()
         self._discarded: int | None = None
         self._closes_after_request = False
         self._ignores_upgrade = False
         self._is_refused = False
         self._has_body_bytes = False
-        self._extensions: Any = {OUTLET: self}
         # The requests without a whole answer, in order; those behind the first wait for it.
-        self._unanswered: deque[RequestResponseCycle] = deque()
+        self._unanswered: deque[Exchange] = deque()
         self._is_streaming = False
-        self._start_timer(HEAD_SECONDS, self._head_too_late)
+        self._time_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stops all waiting."""
-        self._stop_timer()
+        self._deadline.close()
         super().connection_lost(exc)
         for cycle in self._unanswered:
             # uvicorn tells the last one alone.
@@ -68,7 +72,7 @@ class HttpProtocol(HttpToolsProtocol):
             return
         if self._is_refused or self._is_streaming:
             return
-        self._unset_keepalive_if_required()
+        self._chunk_bytes = len(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -76,41 +80,46 @@ class HttpProtocol(HttpToolsProtocol):
         except httptools.HttpParserError:
             self._refuse(errors.malformed("The request is not well-formed HTTP"))
         else:
-            if self._in_head:
+            if self._in_head and not self._is_refused:
                 self._head_bytes += len(data)
                 if self._head_bytes > MAX_HEAD_BYTES:
                     self._refuse(_head_too_large())
+                elif not self._head_is_timed:
+                    self._time_head()
 
     def on_message_begin(self) -> None:
         """A request begins."""
         super().on_message_begin()
-        self.scope["extensions"] = self._extensions
         self._in_head = True
         self._head_bytes = 0
         self._has_body_bytes = False
-        if self._timer is None:
-            self._start_timer(HEAD_SECONDS, self._head_too_late)
+        self._ignores_upgrade = False
 
     def on_headers_complete(self) -> None:
         """The request's headers are there: its application starts, unless it is refused or started anew."""
-        self._in_head = False
-        self._stop_timer()
-        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
-        if size > MAX_HEAD_BYTES:
+        self._in_head = self._head_is_timed = False
+        self._deadline.clear()
+        if self._head_bytes + self._chunk_bytes > MAX_HEAD_BYTES and self._head_size() > MAX_HEAD_BYTES:
             self._refuse(_head_too_large())
             return
-        is_connect = self.parser.get_method() == b"CONNECT"
-        self._ignores_upgrade = self.parser.should_upgrade() and not is_connect and not self._should_upgrade()
-        if self._ignores_upgrade:
+        self.scope["method"] = self.parser.get_method().decode("ascii")
+        self.scope["http_version"] = self.parser.get_http_version()
+        if self.parser.should_upgrade() and self._ends_http():
             return
-        last = self.cycle
-        super().on_headers_complete()
-        if self.cycle is not last:
-            self._unanswered.append(self.cycle)
-        if not self.parser.should_upgrade() and not self.cycle.keep_alive and self._has_body():
+        exchange = self._exchange()
+        self._unanswered.append(exchange)
+        if not exchange.keep_alive and self._has_body() and not self.parser.should_upgrade():
             # Closed by us once the body is here, or has been waited for.
-            self.cycle.keep_alive = True
+            exchange.keep_alive = True
             self._closes_after_request = True
+        last: Any = self.cycle
+        self.cycle = exchange
+        application: Any = cast(Any, self).app
+        if last is None or last.response_complete:
+            self._start_asgi_task(exchange, application)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((exchange, application))
 
     def on_body(self, body: bytes) -> None:
         """A part of the body."""
@@ -126,28 +135,32 @@ class HttpProtocol(HttpToolsProtocol):
             super().on_message_complete()
             return
         self._discarded = None
-        self._stop_timer()
         if self._closes_after_request:
             self.transport.close()
+        else:
+            self._wait_for_next()
 
     def on_response_complete(self) -> None:
         """The answer is out; the rest of a body that nobody wants is read away."""
         self._unanswered.popleft()
-        super().on_response_complete()
+        self.server_state.total_requests += 1
         if self.transport.is_closing():
             self._cut_when_stalled()
             return
-        if not self.cycle.response_complete:
-            return
-        if self.cycle.more_body:
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        elif self.cycle.more_body:
             if self.expect_100_continue and not self._has_body_bytes:
                 # The client was not asked for the body and will not send it.
                 self.transport.close()
                 return
             self._discarded = 0
-            self._start_timer(DISCARD_SECONDS, self.transport.close)
+            self._deadline.set(DISCARD_SECONDS, self.transport.close)
         elif self._closes_after_request:
             self.transport.close()
+        elif not self._in_head:
+            self._wait_for_next()
 
     def timeout_keep_alive_handler(self) -> None:
         """Closes a connection on which no request came for long."""
@@ -165,7 +178,7 @@ class HttpProtocol(HttpToolsProtocol):
         It also bounds what the kernel holds.
         """
         self._is_streaming = True
-        self._stop_timer()
+        self._deadline.clear()
         self._unanswered[0].keep_alive = False
         connection: socket.socket | None = self.transport.get_extra_info("socket")
         if connection is not None:
@@ -185,6 +198,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self._should_upgrade():
             refusal = self._handshake_refusal()
             if refusal is None:
+                self._deadline.close()
                 self.handle_websocket_upgrade()
             else:
                 self._refuse(refusal)
@@ -202,6 +216,35 @@ class HttpProtocol(HttpToolsProtocol):
             self.parser = httptools.HttpRequestParser(self)
             self.data_received(rest)
 
+    def _exchange(self) -> Exchange:
+        """The request, as the application is given it."""
+        url = httptools.parse_url(self.url)
+        scope: Any = self.scope
+        scope["raw_path"] = url.path
+        scope["path"] = unquote(url.path.decode("ascii"))
+        scope["query_string"] = url.query or b""
+        exchange = Exchange(
+            scope=scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=False,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=self.expect_100_continue,
+            keep_alive=scope["http_version"] != "1.0" and self.parser.should_keep_alive(),
+            on_response=self.on_response_complete,
+        )
+        scope["extensions"] = {OUTLET: self, EXCHANGE: exchange}
+        return exchange
+
+    def _ends_http(self) -> bool:
+        """Whether the parser will stop behind these headers, for another protocol or to read them without `Upgrade`."""
+        is_socket = self._should_upgrade()
+        self._ignores_upgrade = not is_socket and self.scope["method"] != "CONNECT"
+        return is_socket or self._ignores_upgrade
+
     def _should_upgrade(self) -> bool:
         return super()._should_upgrade() and self.url.partition(b"?")[0] == SOCKET_PATH.encode()
 
@@ -217,6 +260,9 @@ class HttpProtocol(HttpToolsProtocol):
             return errors.malformed("The headers are too many or too large for a WebSocket")
         return None
 
+    def _head_size(self) -> int:
+        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+
     def _has_body(self) -> bool:
         return any(
             name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
@@ -231,8 +277,14 @@ class HttpProtocol(HttpToolsProtocol):
             self.transport.close()
         return not self.transport.is_closing()
 
+    def _time_head(self) -> None:
+        self._head_is_timed = True
+        self._deadline.set(HEAD_SECONDS, self._head_too_late)
+
+    def _wait_for_next(self) -> None:
+        self._deadline.set(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+
     def _head_too_late(self) -> None:
-        self._timer = None
         if self._head_bytes:
             self._refuse(errors.too_late("The headers did not arrive in time"))
         else:
@@ -259,7 +311,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._discarded = 0
         if self.transport.can_write_eof():
             self.transport.write_eof()
-        self._start_timer(REFUSED_SECONDS, self.transport.close)
+        self._deadline.set(REFUSED_SECONDS, self.transport.close)
 
     def _answers_first(self) -> bool:
         """Whether requests before the refused one are still to be answered: then closing is the answer to this one."""
@@ -283,16 +335,7 @@ class HttpProtocol(HttpToolsProtocol):
             else:
                 self.transport.abort()
 
-        self._start_timer(STALLED_SECONDS, check)
-
-    def _start_timer(self, seconds: float, then: Any) -> None:
-        self._stop_timer()
-        self._timer = self.loop.call_later(seconds, then)
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._deadline.set(STALLED_SECONDS, check)
 
 
 def _head_too_large() -> Refusal:

@@ -1,10 +1,9 @@
 """The calls that a relay has taken and not yet answered, and how many they may be."""
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
-
-from agent_orchestration.v1 import relay_pb2
 
 MAX_CALLS: Final = 1_000
 # Of calls that wait for something to happen, beside the others: they cost the server next to nothing.
@@ -16,8 +15,10 @@ MAX_BYTES: Final = 64 * 1024 * 1024
 class Pending:
     """A call without an answer. `is_read`: it may be sent twice. `is_waiting`: the server answers when it may."""
 
-    call: relay_pb2.RelayCall
-    size: int
+    number: int
+    method: str
+    message: bytes
+    metadata: Mapping[str, str]
     is_read: bool
     is_waiting: bool
     deadline: float
@@ -40,16 +41,16 @@ class InFlight:
             return False
         return self._waiting < MAX_WAITING if is_waiting else len(self.pending) - self._waiting < MAX_CALLS
 
-    def add(self, number: int, pending: Pending) -> None:
+    def add(self, pending: Pending) -> None:
         """Takes a call."""
-        self.pending[number] = pending
+        self.pending[pending.number] = pending
         self._waiting += pending.is_waiting
-        self._bytes += pending.size
+        self._bytes += len(pending.message)
 
     def pop(self, number: int) -> Pending | None:
         """Gives up a call; None when there is no such call any more."""
         pending = self.pending.pop(number, None)
         if pending is not None:
             self._waiting -= pending.is_waiting
-            self._bytes -= pending.size
+            self._bytes -= len(pending.message)
         return pending

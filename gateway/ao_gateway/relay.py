@@ -5,6 +5,7 @@ that only read are sent once more, those that write are answered 503.
 """
 
 import asyncio
+import math
 import random
 import time
 from collections import deque
@@ -13,10 +14,10 @@ from typing import Any, Final
 
 import grpc
 import structlog
-from google.protobuf import duration_pb2
 from google.rpc import status_pb2
 
 from agent_orchestration.v1 import relay_pb2
+from ao_gateway.deadline import Deadline
 from ao_gateway.errors import STOPPING, Refusal, from_status, too_late, unavailable
 from ao_gateway.in_flight import InFlight, Pending
 from ao_gateway.upstream import NoCredential, Upstream
@@ -56,6 +57,8 @@ class Relay:
         self._heard_at = 0.0
         self._takes_waiting = True
         self._on_lost: list[Callable[[], None]] = []
+        self._expiry = Deadline()
+        self._expires_at = math.inf
         self.connected = asyncio.Event()
 
     def on_lost(self, told: Callable[[], None]) -> None:
@@ -77,25 +80,23 @@ class Relay:
         `timeout` is in seconds. `is_read` says that the call may be sent twice, `is_waiting` that the server keeps it
         until something happens. Cancelling it cancels the call at the server.
         """
-        size = len(message)
         if not self.connected.is_set():
             raise unavailable("The server cannot be reached")
         if is_waiting and not self._takes_waiting:
             raise unavailable(STOPPING)
-        if not self._in_flight.has_room(size, is_waiting=is_waiting):
+        if not self._in_flight.has_room(len(message), is_waiting=is_waiting):
             raise unavailable("Too many requests are in flight")
         number = self._next_id
         self._next_id += 1
-        call = relay_pb2.RelayCall(id=number, method=method, message=message, metadata=metadata)
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        pending = Pending(call, size, is_read, is_waiting, time.monotonic() + timeout, answer)
-        self._in_flight.add(number, pending)
+        deadline = time.monotonic() + timeout
+        pending = Pending(number, method, message, metadata, is_read, is_waiting, deadline, answer)
+        self._in_flight.add(pending)
         self._queue(number)
+        if deadline + GRACE_SECONDS < self._expires_at:
+            self._expire_at(deadline + GRACE_SECONDS)
         try:
-            async with asyncio.timeout(timeout + GRACE_SECONDS):
-                return await answer
-        except TimeoutError:
-            raise too_late("The server did not answer in time") from None
+            return await answer
         finally:
             if self._in_flight.pop(number) is not None and pending.is_sent:
                 self._cancelled.append(number)
@@ -132,6 +133,7 @@ class Relay:
                 await asyncio.sleep(backoff * random.uniform(0.5, 1.0))
                 backoff = min(backoff * 2, MAX_BACKOFF_SECONDS)
         finally:
+            self._expiry.close()
             self.connected.clear()
             for pending in list(self._in_flight.pending.values()):
                 _fail(pending, unavailable(STOPPING))
@@ -202,14 +204,33 @@ class Relay:
         while self._outgoing and self.connected.is_set():
             pending = self._in_flight.pending.get(self._outgoing[0])
             if pending is not None:
-                if size and size + pending.size > BATCH_BYTES:
+                if size and size + len(pending.message) > BATCH_BYTES:
                     break
-                size += pending.size
+                size += len(pending.message)
                 pending.is_sent = True
-                pending.call.timeout.CopyFrom(_duration(pending.deadline - now))
-                request.calls.append(pending.call)
+                request.calls.add(
+                    id=pending.number, method=pending.method, message=pending.message, metadata=pending.metadata
+                ).timeout.FromMicroseconds(max(1000, round((pending.deadline - now) * 1e6)))
             self._outgoing.popleft()
         return request
+
+    def _expire_at(self, time_: float) -> None:
+        self._expires_at = time_
+        self._expiry.set(time_ - time.monotonic(), self._expire)
+
+    def _expire(self) -> None:
+        """Gives up the calls that the server has left without an answer beyond their deadline."""
+        latest = time.monotonic() - GRACE_SECONDS
+        self._expires_at = math.inf
+        for pending in self._in_flight.pending.values():
+            if pending.answer.done():
+                continue
+            if pending.deadline <= latest:
+                _fail(pending, too_late("The server did not answer in time"))
+            else:
+                self._expires_at = min(self._expires_at, pending.deadline + GRACE_SECONDS)
+        if self._expires_at < math.inf:
+            self._expire_at(self._expires_at)
 
     def _queue(self, number: int) -> None:
         self._outgoing.append(number)
@@ -231,7 +252,7 @@ class Relay:
                 pending.is_sent = False
                 asyncio.get_running_loop().call_later(RETRY_WAIT_SECONDS, self._give_up, pending)
                 continue
-            self._in_flight.pop(pending.call.id)
+            self._in_flight.pop(pending.number)
             if pending.is_read:
                 _fail(pending, unavailable("The server was lost twice"))
             else:
@@ -244,16 +265,10 @@ class Relay:
 
     def _give_up(self, pending: Pending) -> None:
         if not pending.is_sent and not self.connected.is_set():
-            self._in_flight.pop(pending.call.id)
+            self._in_flight.pop(pending.number)
             _fail(pending, unavailable("The server cannot be reached"))
 
 
 def _fail(pending: Pending, refusal: Refusal) -> None:
     if not pending.answer.done():
         pending.answer.set_exception(refusal)
-
-
-def _duration(seconds: float) -> duration_pb2.Duration:
-    duration = duration_pb2.Duration()
-    duration.FromMicroseconds(max(1000, round(seconds * 1e6)))
-    return duration

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final, Protocol
 
 import structlog
 from starlette.types import Receive, Scope, Send
@@ -15,6 +15,21 @@ from ao_gateway.disconnect import ClientGone
 from ao_gateway.errors import STOPPING, Headers, Refusal, unavailable
 
 log: Any = structlog.get_logger("ao_gateway.rest")
+
+
+EXCHANGE: Final = "agent_orchestration.exchange"
+
+
+class Exchange(Protocol):
+    """The request and its answer on their connection: the short way, beside that of ASGI."""
+
+    def take_body(self) -> bytes | None:
+        """The body, once, if all of it is here."""
+        ...
+
+    async def answer(self, status: int, headers: Headers, body: bytes) -> None:
+        """Sends a whole answer, with its length. The headers are not checked."""
+        ...
 
 
 @dataclass(slots=True)
@@ -31,6 +46,11 @@ class Request:
     credential: str = field(repr=False)
     # Set by what sends the answer itself, once it has begun to.
     is_answered: bool = False
+
+    @property
+    def exchange(self) -> Exchange:
+        """The connection's side of it."""
+        return self.scope["extensions"][EXCHANGE]
 
     @property
     def headers(self) -> Headers:
@@ -93,7 +113,8 @@ class Rest:
             log.exception("request_failed", request_id=request_id, method=scope["method"], path=scope["path"])
             answer = _refused(errors.internal(), request_id)
         if answer is not None:
-            await _send(send, answer, request_id)
+            headers = [(b"content-type", answer.content_type), (request_ids.HEADER, request_id.encode())]
+            await request.exchange.answer(answer.status, headers + answer.headers, answer.body)
 
     async def _answer(self, request: Request) -> Answer | None:
         found = self._paths.find(request.scope["raw_path"])
@@ -111,16 +132,6 @@ class Rest:
             await self._access.authenticate(credential)
             request.credential = credential
         return await endpoint.serve(request)
-
-
-async def _send(send: Send, answer: Answer, request_id: str) -> None:
-    common = [
-        (b"content-type", answer.content_type),
-        (b"content-length", str(len(answer.body)).encode()),
-        (request_ids.HEADER, request_id.encode()),
-    ]
-    await send({"type": "http.response.start", "status": answer.status, "headers": common + answer.headers})
-    await send({"type": "http.response.body", "body": answer.body})
 
 
 def _refused(refusal: Refusal, request_id: str) -> Answer:

@@ -6,6 +6,7 @@ A reader gives the value that protobuf takes, or raises Bad with what is wrong i
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from math import isfinite
 from typing import Any, Final
 
@@ -79,10 +80,17 @@ def words_of(enum: EnumDescriptor) -> Mapping[str, int]:
 def print_timestamp(value: timestamp_pb2.Timestamp) -> str:
     """RFC 3339 in UTC with Z and 0, 3 or 6 digits, as few as hold the microseconds."""
     microseconds = value.nanos // 1000
-    moment = _NAIVE_EPOCH + timedelta(seconds=value.seconds, microseconds=microseconds)
+    second = _print_second(value.seconds)
     if not microseconds:
-        return moment.isoformat(timespec="seconds") + "Z"
-    return moment.isoformat(timespec="microseconds" if microseconds % 1000 else "milliseconds") + "Z"
+        return second + "Z"
+    if microseconds % 1000:
+        return f"{second}.{microseconds:06d}Z"
+    return f"{second}.{microseconds // 1000:03d}Z"
+
+
+@lru_cache(maxsize=1000)
+def _print_second(seconds: int) -> str:
+    return (_NAIVE_EPOCH + timedelta(seconds=seconds)).isoformat()
 
 
 def print_duration(value: duration_pb2.Duration) -> float:

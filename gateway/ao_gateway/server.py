@@ -49,6 +49,7 @@ class GatewayServer(uvicorn.Server):
     def __init__(self, gateway: Gateway) -> None:
         config = uvicorn.Config(
             gateway.application,
+            interface="asgi3",
             http=HttpProtocol,
             ws=SocketProtocol,
             lifespan="on",

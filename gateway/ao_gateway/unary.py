@@ -67,7 +67,7 @@ class Unary:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     async def _serve(self, route: _Route, request: Request) -> Answer:
-        body = await self._bodies.read(request.headers, request.receive) if route.binding.body else b""
+        body = await self._bodies.read(request) if route.binding.body else b""
         message = await self._decode(route.decoder, request, body)
         extra = route.extra_seconds(message)
         calling = self._relay.call(

@@ -19,7 +19,9 @@ _read: Final = msgspec.json.Decoder()
 _WHITESPACE: Final = " \t\r\n"
 # Only an exponent or three hundred digits in a row can make a number too large. Text inside strings may match too:
 # that costs time, not truth. Looking back keeps each digit from being counted once for every digit before it.
-_LARGE_NUMBER: Final = re.compile(r"[0-9][eE][+0-9]|(?<![0-9])[0-9]{300}")
+_EXPONENT: Final = re.compile(r"[0-9][eE][+0-9]")
+_MANY_DIGITS: Final = 300
+_LONG_NUMBER: Final = re.compile(rf"(?<![0-9])[0-9]{{{_MANY_DIGITS}}}")
 _LONGEST_NEGATIVE: Final = re.compile(rf"-(?=[0-9]{{{MAX_INTEGER_DIGITS}}}(?![0-9]))")
 _STRING: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _NOT_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
@@ -50,7 +52,7 @@ def check_well_formed(text: str) -> str | None:
         return "must be a JSON object"
     if text.count("{") + text.count("[") > MAX_DEPTH and _depth(text) > MAX_DEPTH:
         return _TOO_DEEP
-    if _LARGE_NUMBER.search(text):
+    if _EXPONENT.search(text) or (len(text) >= _MANY_DIGITS and _LONG_NUMBER.search(text)):
         return _number_reason(text)
     return None
 
