@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -22,6 +23,7 @@ from benchmarks.peers.course import Course, Outcome
 
 REPEATS: Final = 3
 OURS: Final = "ours"
+WIDTH: Final = 120
 
 
 @dataclass(slots=True)
@@ -77,8 +79,10 @@ def _note(row: Row, measure: Callable[[Path], Outcome], number: int) -> None:
 
 
 def _show(first: Row, rows: Sequence[Row]) -> None:
+    # Piped, it prints lines of one width.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
     table = Table(box=None, pad_edge=False)
-    for heading in ("", "tasks/s", "ours is", "spread", "one task, p50", "p99", "ours takes"):
+    for heading in ("", "tasks/s", "CPU a task", "ours is", "spread", "one task, p50", "p99", "ours takes"):
         table.add_column(heading, justify="right" if heading else "left")
     table.add_row(first.name, *_speed(first), "", "", *_single(first), "")
     for row in rows:
@@ -91,14 +95,13 @@ def _show(first: Row, rows: Sequence[Row]) -> None:
         table.add_row(
             row.name, *_speed(row), f"{statistics.median(ratios):.2f} x", spread, *_single(row), f"{shorter:.2f} x"
         )
-    console = Console()
     console.print(table)
     for row in (first, *rows):
         console.print(f"{row.name}: " + (row.skipped or f"{row.settings}. Loss: {row.loss}."), soft_wrap=True)
 
 
-def _speed(row: Row) -> tuple[str]:
-    return (f"{row.median(lambda each: each.a_second):,.0f}",)
+def _speed(row: Row) -> tuple[str, str]:
+    return f"{row.median(lambda each: each.a_second):,.0f}", f"{row.median(lambda each: each.cpu):,.0f} µs"
 
 
 def _single(row: Row) -> tuple[str, str]:

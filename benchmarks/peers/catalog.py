@@ -54,15 +54,15 @@ PROCRASTINATE: Final = Peer(
     service=postgres,
     setup=("-m", "procrastinate", "-a", "procrastinate_app.app", "schema", "--apply"),
     worker=("-m", "procrastinate", "-a", "procrastinate_app.app", "--log-level=warning", "worker", "-c", "10"),
-    settings="PostgreSQL, 1 process x 10 coroutines, LISTEN/NOTIFY, jobs kept",
-    loss="none: every step is a commit; a job of a killed worker waits until it is retried by hand or by a task",
+    settings="PostgreSQL, 1 process x 10 coroutines, LISTEN/NOTIFY beside a poll every 5 s, jobs kept",
+    loss="none: every step is a commit; jobs of a killed worker wait until a task of the user's looks for stalled ones",
 )
 DBOS_SQLITE: Final = Peer(
     name="DBOS (SQLite)",
     app="dbos_app",
     service=sqlite,
     settings="one process, its queue polled every 0.1 s (default 1 s)",
-    loss="none when the process is killed; a power cut: see its SQLite settings",
+    loss="none: every step is a commit, in SQLite's default journal with synchronous=FULL",
 )
 DBOS_POSTGRES: Final = Peer(
     name="DBOS (PostgreSQL)",

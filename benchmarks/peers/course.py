@@ -15,7 +15,7 @@ from benchmarks.figure import Run
 from benchmarks.peers.apps.stamps import FIRST_OF_LOAD, Stamps
 from benchmarks.peers.catalog import Peer
 from benchmarks.peers.environment import APPS, interpreter, variables
-from benchmarks.processes import command
+from benchmarks.processes import command, cpu_seconds_of_all
 from tests.e2e.processes import Process, wait_until
 
 CONNECTIONS: Final = 32
@@ -41,10 +41,13 @@ class Course:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Executed tasks per second from the first request to the last execution; milliseconds from request to execution
-    of single tasks."""
+    """What came of a course."""
 
+    # Tasks per second, from the first request of the load to its last execution.
     a_second: float
+    # Microseconds of CPU that a task of the load took in all processes of the entrant but a PostgreSQL server's.
+    cpu: float
+    # Milliseconds from the request of a single task to its execution.
     p50: float
     p99: float
 
@@ -74,14 +77,16 @@ def measure(entrant: Entrant, course: Course) -> Outcome:
     begin = time.monotonic()
     while len(took) < SINGLES and time.monotonic() < begin + course.single_seconds:
         took.append(_single(entrant, 1 + len(took), START_SECONDS))
-    begin = time.monotonic()
+    used, begin = cpu_seconds_of_all(), time.monotonic()
     loaded = load.post(
         entrant.url, entrant.body({}), connections=CONNECTIONS, seconds=course.load_seconds, headers=entrant.headers
     )
     accepted = loaded.requests - loaded.refused
+    end = entrant.done(accepted)
     took.sort()
     return Outcome(
-        a_second=accepted / (entrant.done(accepted) - begin),
+        a_second=accepted / (end - begin),
+        cpu=1e6 * (cpu_seconds_of_all() - used) / accepted,
         p50=1e3 * statistics.median(took),
         p99=1e3 * took[len(took) * 99 // 100],
     )
@@ -123,9 +128,8 @@ def _single(entrant: Entrant, number: int, deadline: float) -> float:
     connection = http.client.HTTPConnection(host, timeout=deadline)
     connection.connect()
     begin = time.monotonic_ns()
-    connection.request(
-        "POST", "/" + path, entrant.body({"number": number}), {"Content-Type": load.MIME, **entrant.headers}
-    )
+    headers = {"Content-Type": load.MIME, **entrant.headers}
+    connection.request("POST", f"/{path}", entrant.body({"number": number}), headers)
     with connection.getresponse() as response:
         assert response.status == 201, response.read()
     end = time.monotonic() + deadline
