@@ -13,7 +13,7 @@ export UV_DEFAULT_INDEX := $(value PIP_INDEX_URL)
 endif
 endif
 
-.PHONY: help install demo test lint format gen stubs-check contract-baseline lock wheel bench bench-quick soak fuzz clean
+.PHONY: help install demo test lint format gen stubs-check contract-baseline lock wheel bench bench-quick bench-peers soak fuzz clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +52,7 @@ lock: $(VENV)/dev.stamp  ## the requirement files, from pyproject.toml; LOCK_ARG
 	@$(LOCK) requirements/bootstrap.in -o requirements/bootstrap.txt
 	@$(LOCK) pyproject.toml --extra server --group dev -o requirements/dev.txt
 	@$(LOCK) pyproject.toml --extra server --group build -o requirements/runtime.txt -c requirements/dev.txt
+	@$(LOCK) benchmarks/peers/requirements.in -o benchmarks/peers/requirements.txt
 
 wheel: $(VENV)/dev.stamp  ## the wheel, in dist/
 	@$(BIN)/uv build -q --wheel --no-build-isolation --python $(BIN)/python
@@ -62,6 +63,9 @@ bench: $(VENV)/dev.stamp  ## every figure beside its baseline; BENCH_ARGS="--onl
 bench-quick: $(VENV)/dev.stamp  ## the same with less work, in under three minutes
 	@$(BIN)/python -m benchmarks --quick $(BENCH_ARGS)
 
+bench-peers: $(VENV)/dev.stamp  ## other task queues, installed under build/, beside ours; BENCH_ARGS="--only NAME" for some
+	@$(BIN)/python -m benchmarks.peers $(BENCH_ARGS)
+
 soak: $(VENV)/dev.stamp  ## the fault tests and random walks, long: SOAK_ROUNDS and SOAK_SEED choose how long and which
 	@SOAK_ROUNDS=$${SOAK_ROUNDS:-20} $(BIN)/python -m pytest tests/faults tests/store/test_dispatch_model.py -x --timeout 3600 $(PYTEST_ARGS)
 
@@ -70,7 +74,7 @@ fuzz: $(VENV)/dev.stamp  ## the fuzz tests, long: FUZZ_EXAMPLES and FUZZ_SEED ch
 	$(BIN)/python -m pytest tests/fuzz --timeout 36000 $(PYTEST_ARGS)
 
 clean:  ## remove what was made here, data excepted
-	@rm -rf $(VENV) dist .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) build dist .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 # A stamp is written last, so an interrupted set-up is taken up again by the next run. uv does not repair half-written
 # packages: when the process that was installing is gone, the environment is made anew.

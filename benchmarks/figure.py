@@ -5,9 +5,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-# What the baselines of one repeat came to, by name: `B1`, `B2`, `B3`, `B3r`.
+# What the baselines of one repeat came to, by name: `B1`, `B2`, `B3`, `B3r`, `Celery`, ...
 Baselines = Mapping[str, float]
 Limit = Callable[[Baselines], float]
+
+
+class Unavailable(Exception):
+    """It cannot be measured on this machine; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.baselines import BASELINES
-from benchmarks.figure import Baselines, Figure, Run
+from benchmarks.figure import Baselines, Figure, Run, Unavailable
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,8 @@ class Measured:
     figure: Figure
     repeats: list[Repeat]
     notes: Mapping[str, Any]
+    # Why it could not be measured here.
+    skipped: str = ""
 
     @property
     def value(self) -> float:
@@ -51,8 +53,11 @@ def _measure(figure: Figure, repeats: int, scale: float, told: Callable[[str], N
     notes: dict[str, Any] = {}
     for number in range(1, repeats + 1):
         told(f"{figure.name} ({number}/{repeats})")
-        baselines = {name: _alone(BASELINES[name], scale, {}) for name in figure.beside}
-        done.append(Repeat(_alone(figure.measure, scale, notes), baselines))
+        try:
+            baselines = {name: _alone(BASELINES[name], scale, {}) for name in figure.beside}
+            done.append(Repeat(_alone(figure.measure, scale, notes), baselines))
+        except Unavailable as missing:
+            return Measured(figure, [], notes, str(missing))
     return Measured(figure, done, notes)
 
 

@@ -20,6 +20,9 @@ def show(measured: Sequence[Measured], console: Console) -> None:
     for heading in ("figure", "median", "of baseline", "spread", "must", "aim", ""):
         table.add_column(heading, justify="left" if heading in ("figure", "") else "right")
     for each in measured:
+        if each.skipped:
+            table.add_row(each.figure.name, "skipped")
+            continue
         row = as_json(each)
         table.add_row(
             each.figure.name,
@@ -32,6 +35,8 @@ def show(measured: Sequence[Measured], console: Console) -> None:
         )
     console.print(table)
     for each in measured:
+        if each.skipped:
+            console.print(f"{each.figure.name}: skipped: {each.skipped}")
         for name, note in each.notes.items():
             console.print(f"{each.figure.name}: {name}: {note}")
 
@@ -46,6 +51,8 @@ def write(measured: Sequence[Measured], path: Path, settings: Mapping[str, Any])
 def as_json(measured: Measured) -> dict[str, Any]:
     """A figure with its limits as ratios to its baseline."""
     figure = measured.figure
+    if measured.skipped:
+        return {"name": figure.name, "unit": figure.unit, "limits": figure.told, "skipped": measured.skipped}
     ratios = measured.ratios(figure.baseline)
 
     def ratio(limit: Any) -> float:

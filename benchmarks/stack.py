@@ -45,10 +45,10 @@ def credential(plane: ControlPlane) -> tuple[tuple[str, str], ...]:
     return (("authorization", f"Bearer {plane.api_key}"),)
 
 
-def start_runners(plane: ControlPlane, processes: int, slots: int) -> str:
-    """Starts so many processes of one agent, each with so many slots; its id, once all of them are connected."""
+def start_runners(plane: ControlPlane, processes: int, slots: int, file: Path = AGENT_FILE) -> str:
+    """Starts so many processes of the no-op agent, each with so many slots; its id, once all of them are connected."""
     plane.environment = {**plane.environment, "NOOP_SLOTS": str(slots)}
-    started = [plane.start_runner(AGENT_FILE, name=f"runner{number}") for number in range(processes)]
+    started = [plane.start_runner(file, name=f"runner{number}") for number in range(processes)]
     for runner in started:
         runner.error(CONNECTED, START_SECONDS)
     with channel(plane) as opened:
