@@ -40,9 +40,14 @@ class Instance:
         session = self.session
         if session is None or not session.ready or session.deaf or self.expired:
             return None
-        held = len(self.held.keys() - freed)
+        held = self.holds(freed)
         free = max(0, min(session.limit, session.capacity) - held)
-        return Room(session.types, free, held, is_exclusive=bool(self.alone.difference(freed)))
+        is_exclusive = bool(self.alone and self.alone.difference(freed))
+        return Room(session.types, free, held, is_exclusive=is_exclusive)
+
+    def holds(self, freed: Collection[str]) -> int:
+        """How many tasks it holds once these have ended."""
+        return len(self.held) - sum(map(self.held.__contains__, freed))
 
     def successor(self) -> "Instance":
         """The same process, come back after its lease."""
@@ -148,7 +153,7 @@ class Registry:
 
     def held(self, agent: AgentKey, freed: Mapping[InstanceKey, Collection[str]]) -> int:
         """How many tasks the processes of an agent hold, connected or not, once these have ended."""
-        return sum(len(instance.held.keys() - freed.get(instance.key, ())) for instance in self.of(agent))
+        return sum(instance.holds(freed.get(instance.key, ())) for instance in self.of(agent))
 
     def overdue(self) -> list[tuple[Instance, Attempt]]:
         """Attempts whose deadline has passed."""

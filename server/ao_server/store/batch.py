@@ -22,10 +22,10 @@ class Statements:
     """The compiled statements of every table."""
 
     def __init__(self, database: Database) -> None:
-        # Rows are locked and written table by table in this order, on every path: PostgreSQL then has no deadlocks.
         self.of = {row: TableStatements(row, database.dialect) for row in _LOCK_ORDER}
 
 
+# Rows are locked and written table by table in this order, on every path: PostgreSQL then has no deadlocks.
 _LOCK_ORDER: tuple[type[Any], ...] = (
     rows.IdempotencyKey,
     rows.Registration,
@@ -56,11 +56,27 @@ class _Table:
     dirty: dict[Values, Any] = field(default_factory=dict[Values, Any])
 
 
+class _Tables(dict[type[Any], _Table]):
+    """The tables that a transaction has to do with, made when first asked for."""
+
+    def __init__(self, statements: Statements) -> None:
+        super().__init__()
+        self._statements = statements
+
+    def __missing__(self, row: type[Any]) -> _Table:
+        table = self[row] = _Table(self._statements.of[row])
+        return table
+
+    def in_order(self) -> list[_Table]:
+        """In the order in which they are locked and written."""
+        return sorted(self.values(), key=_place)
+
+
 @dataclass(frozen=True, slots=True)
 class View:
     """The rows that one decision sees."""
 
-    tables: dict[type[Any], _Table]
+    tables: _Tables
     selected: Sequence[tuple[Any, ...]]
 
     def get(self, row: type[RowType], *key: str | int) -> RowType | None:
@@ -81,7 +97,7 @@ class Batch:
         self._cursor = cursor
         self._database = database
         self._recent = recent
-        self._tables = {row: _Table(of) for row, of in statements.of.items()}
+        self._tables = _Tables(statements)
         self._is_dirty = False
         self._deletions: list[Deletion] = []
         # Parameters of what is to be executed next, by statement.
@@ -135,7 +151,7 @@ class Batch:
                 self._recent.keep(row, ((key, table.known[key]) for key in table.before))
 
     def _load(self, keys: Iterable[Key]) -> None:
-        missing: dict[type[Any], set[Values]] = {}
+        missing: dict[Any, set[Values]] = {}
         for row, key in keys:
             known = self._tables[row].known
             if key not in known:
@@ -144,9 +160,9 @@ class Batch:
                     missing.setdefault(row, set()).add(key)
                 else:
                     known[key] = found
-        for row, table in self._tables.items():
-            if row in missing:
-                self._read(table, sorted(missing[row]))
+        for table in self._tables.in_order() if missing else ():
+            if absent := missing.get(table.statements.row):
+                self._read(table, sorted(absent))
 
     def _read(self, table: _Table, keys: list[Values]) -> None:
         table.known.update(dict.fromkeys(keys))
@@ -198,7 +214,7 @@ class Batch:
     def _flush(self) -> None:
         if self._is_dirty:
             self._is_dirty = False
-            for table in self._tables.values():
+            for table in self._tables.in_order():
                 if table.dirty:
                     self._write(table)
 
@@ -226,9 +242,8 @@ class Batch:
         by_table: dict[Any, list[Values]] = {}
         for row in increments:
             by_table.setdefault(type(row), []).append(values_of(row))
-        for row, table in self._tables.items():
-            if row in by_table:
-                self._cursor.executemany(table.statements.increment, sorted(by_table[row]))
+        for row in sorted(by_table, key=_LOCK_ORDER.index):
+            self._cursor.executemany(self._tables[row].statements.increment, sorted(by_table[row]))
 
     def _append(self, project_id: str, events: list[rows.Event]) -> None:
         self._load([Key(rows.Feed, (project_id,))])
@@ -255,6 +270,10 @@ def _current(table: _Table, values: Values) -> Any:
     if row is None:
         row = table.known[key] = table.statements.row(*values)
     return row
+
+
+def _place(table: _Table) -> int:
+    return _LOCK_ORDER.index(table.statements.row)
 
 
 def _first(key: Values) -> Any:
