@@ -97,7 +97,10 @@ def _show(first: Row, rows: Sequence[Row]) -> None:
         )
     console.print(table)
     for row in (first, *rows):
-        console.print(f"{row.name}: " + (row.skipped or f"{row.settings}. Loss: {row.loss}."), soft_wrap=True)
+        console.print(
+            f"{row.name}: " + (f"skipped: {row.skipped}" if row.skipped else f"{row.settings}. Loss: {row.loss}."),
+            soft_wrap=True,
+        )
 
 
 def _speed(row: Row) -> tuple[str, str]:

@@ -20,7 +20,7 @@ from tests.e2e.processes import Process, wait_until
 
 CONNECTIONS: Final = 32
 SINGLES: Final = 200
-SETTLE_SECONDS: Final = 0.5
+SETTLE_SECONDS: Final = 0.3
 START_SECONDS: Final = 30.0
 DRAIN_SECONDS: Final = 60.0
 POLL_SECONDS: Final = 0.0002
@@ -109,10 +109,10 @@ def run_peer(peer: Peer, folder: Path, course: Course) -> Outcome:
 
         if peer.setup is not None:
             assert start("setup", *peer.setup).end(START_SECONDS) == 0
-        front = start("front", str(APPS / "front.py"), peer.app)
-        url = f"http://127.0.0.1:{front.line('port ', START_SECONDS)}/tasks"
         if peer.worker is not None:
             start("worker", *peer.worker)
+        front = start("front", str(APPS / "front.py"), peer.app)
+        url = f"http://127.0.0.1:{front.line('port ', START_SECONDS)}/tasks"
         return measure(Entrant(url, stamps, lambda count: _ran(stamps, count)), course)
 
 

@@ -18,11 +18,12 @@ LOSS: Final = "none: answered when it is committed; a killed runner's task runs 
 
 
 def measure(folder: Path, chosen: Course) -> Outcome:
-    """Starts `ao dev` and the runners, and measures them."""
+    """Starts server, gateway and runners, and measures them."""
     stamps = Stamps.create(folder / "stamps")
     with stack.control_plane(folder) as plane:
         plane.environment = {**plane.environment, "STAMPS": str(folder / "stamps")}
-        plane.start_dev()
+        plane.start_server()
+        plane.start_gateway()
         agent_id = stack.start_runners(plane, RUNNERS, SLOTS, AGENT_FILE)
         with stack.channel(plane) as opened:
             entrant = Entrant(
