@@ -1,10 +1,11 @@
 """One open stream of an instance (a process of an agent), as the engine sees it: what was given, what is to be sent."""
 
-import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, NamedTuple
 
+from ao_server.engine.outbox import Outbox
 from ao_server.errors import Unavailable
 
 OUTBOX_LIMIT: Final = 10_000
@@ -118,19 +119,36 @@ class TaskType:
 
 
 ANY_TYPE: Final = "*"
+# One for all sessions: an empty set has 216 bytes.
+_NOBODY: Final[frozenset[Attempt]] = frozenset()
 
 
 class Session:
     """One open stream of an instance."""
+
+    __slots__ = (
+        "_given",
+        "_strangers",
+        "capacity",
+        "deaf",
+        "id",
+        "key",
+        "last_assign",
+        "limit",
+        "load",
+        "outbox",
+        "ready",
+        "task_types",
+        "types",
+    )
 
     def __init__(self, session_id: str, key: InstanceKey, task_types: Sequence[TaskType], limit: int) -> None:
         """`limit`: attempts that the process may hold."""
         self.id = session_id
         self.key = key
         self.task_types = task_types
-        names = frozenset(each.name for each in task_types)
         # What it can run, None for everything.
-        self.types = None if ANY_TYPE in names else names
+        self.types = _types(tuple(each.name for each in task_types))
         self.limit = limit
         self.capacity = limit
         # Work is given only after the welcome is on its way.
@@ -139,18 +157,18 @@ class Session:
         self.deaf = False
         self.load = Load()
         # An exception in it ends the stream.
-        self.outbox: asyncio.Queue[ToRunner | Exception] = asyncio.Queue()
+        self.outbox: Outbox[ToRunner | Exception] = Outbox()
         self.last_assign = 0
         # Task id to the number of its assignment (0: held since hello) and when that was sent.
         self._given: dict[str, tuple[int, float]] = {}
-        self._strangers: set[Attempt] = set()
+        self._strangers = _NOBODY
 
     def push(self, message: ToRunner) -> None:
         """Queues a message; at the bound the slow reader loses the stream, and its lease sorts out the rest."""
-        if self.outbox.qsize() >= OUTBOX_LIMIT:
+        if len(self.outbox) >= OUTBOX_LIMIT:
             self.end(Unavailable("the stream is not read fast enough"))
         else:
-            self.outbox.put_nowait(message)
+            self.outbox.put(message)
 
     def keep(self, task_ids: Iterable[str]) -> None:
         """Attempts that the process held when it said hello."""
@@ -166,7 +184,7 @@ class Session:
     def end(self, reason: Exception) -> None:
         """Ends the stream for this reason, after what is queued."""
         self.ready = False
-        self.outbox.put_nowait(reason)
+        self.outbox.put(reason)
 
     def not_taken_up(
         self, held: Mapping[str, int], believed: Mapping[str, int], last_assign: int, overdue: float
@@ -191,5 +209,11 @@ class Session:
         """Attempts that the process has held in two statuses running without the store's knowing of it."""
         strangers = {Attempt(*each) for each in held.items() if believed.get(each[0]) != each[1]}
         lasting = strangers & self._strangers
-        self._strangers = strangers
+        self._strangers = frozenset(strangers) if strangers else _NOBODY
         return sorted(lasting)
+
+
+@lru_cache(256)
+def _types(names: tuple[str, ...]) -> frozenset[str] | None:
+    """The same set for all processes that run the same."""
+    return None if ANY_TYPE in names else frozenset(names)
