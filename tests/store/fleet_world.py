@@ -304,9 +304,9 @@ class World:
     def _read(self, process: Process) -> bool:
         """Whether it read anything."""
         session = process.session
-        if session is None or process.is_deaf or process.is_mute or session.outbox.empty():
+        if session is None or process.is_deaf or process.is_mute or not session.outbox:
             return False
-        message = session.outbox.get_nowait()
+        message = session.outbox.take()
         match message:
             case Assign(number, assignments):
                 process.last_assign = number

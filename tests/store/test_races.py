@@ -232,4 +232,4 @@ async def test_a_stream_that_takes_over_within_a_claim_is_given_nothing_in_front
     task = await create(world, agent)
     world.selections.meanwhile = lambda: (world.registry.attach(newer), None)[1]
     await set_mode(world, agent, "serving")
-    assert newer.outbox.empty() and (await stored(world, task)).status == "pending"
+    assert not newer.outbox and (await stored(world, task)).status == "pending"

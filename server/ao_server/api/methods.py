@@ -140,9 +140,13 @@ class Methods:
                 calls.enter(await self._admit(method, _metadata(context), None))
                 if one_request:
                     validate(request)
+                else:
+                    request = _Requests(context)
                 async with aclosing(behavior(request, context)) as messages:
                     async for message in messages:
                         await context.write(message)
+                        # A stream may be idle for long, and there are thousands.
+                        del message
             except grpc.aio.InternalError:
                 # A write to a peer that is gone. If grpc wrote what a generator yields, it would log a traceback.
                 pass
@@ -163,6 +167,24 @@ class Methods:
         status = errors.status_of(self._problem(method, error))
         trailing = ((errors.DETAILS_KEY, status.SerializeToString()),)
         await context.abort(errors.STATUS_CODES[status.code], status.message, trailing)
+
+
+class _Requests:
+    """What comes on a stream. Unlike grpc's own iterator it does not hold on to the last message."""
+
+    __slots__ = ("_context",)
+
+    def __init__(self, context: Any) -> None:
+        self._context = context
+
+    def __aiter__(self) -> "_Requests":
+        return self
+
+    async def __anext__(self) -> Any:
+        message = await self._context.read()
+        if message is grpc.aio.EOF:
+            raise StopAsyncIteration
+        return message
 
 
 def _metadata(context: Any) -> Metadata:

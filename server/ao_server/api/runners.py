@@ -1,7 +1,8 @@
 """RunnerService: the stream of one process. The rules are in the engine.
 
-One task reads the stream, one applies reports in order, and the method itself is the only writer. Renewing the lease
-never waits for the store: statuses are answered by the reader, reports wait in a bounded queue.
+One task reads the stream, and the method itself is the only writer. Renewing the lease never waits for the store:
+statuses are answered by the reader; reports wait, up to a bound, for a task that lasts as long as there are any. Most
+streams are idle most of the time, so what a stream holds while nothing is said is kept small.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ from agent_orchestration.v1 import runners_pb2, runners_pb2_grpc
 from ao_server.api import calls, runner_messages
 from ao_server.api.runner_messages import PROTOCOL_VERSION
 from ao_server.api.validation import validate
-from ao_server.engine import attach, intake, reports
+from ao_server.engine import intake, reports
 from ao_server.engine.clock import Clock
 from ao_server.engine.fleet import Fleet
 from ao_server.engine.sessions import InstanceKey, Load, Session, Settled
@@ -43,30 +44,31 @@ class RunnerServicer(runners_pb2_grpc.RunnerServiceServicer):
     ) -> AsyncIterator[runners_pb2.ConnectResponse]:
         """One process, from hello to the end of the stream."""
         stream = _Stream(self._fleet, self._writer, self._clock, self._random)
-        reader = asyncio.create_task(stream.read(request_iterator))
-        reporter = asyncio.create_task(stream.report())
+        stream.start(request_iterator)
         try:
-            session, attached = await self._attach(await stream.hello())
-            stream.attached(session)
-            yield runner_messages.welcome(session, attached, self._lease)
+            yield await self._attach(stream, await stream.hello())
+            session = stream.session
+            assert session is not None
             self._fleet.open(session)
             while True:
-                message = await session.outbox.get()
-                if isinstance(message, Exception):
-                    raise message
-                for response in runner_messages.responses(message):
-                    yield response
+                while session.outbox:
+                    message = session.outbox.take()
+                    if isinstance(message, Exception):
+                        raise message
+                    for response in runner_messages.responses(message):
+                        yield response
+                        del response
+                    del message
+                await session.outbox.filled()
         except _Ended:
             return
         finally:
             if stream.session is not None:
                 self._fleet.leave(stream.session)
-            for task in (reader, reporter):
-                task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await task
+            await stream.close()
 
-    async def _attach(self, hello: runners_pb2.Hello) -> tuple[Session, attach.Attached]:
+    async def _attach(self, stream: "_Stream", hello: runners_pb2.Hello) -> runners_pb2.ConnectResponse:
+        """The session of a new stream; what to answer the hello."""
         project_id = calls.current().project_id
         if hello.protocol_version not in (0, PROTOCOL_VERSION):
             raise Invalid.field("protocol_version", f"this server speaks version {PROTOCOL_VERSION}")
@@ -88,7 +90,8 @@ class RunnerServicer(runners_pb2_grpc.RunnerServiceServicer):
         task_types = [runner_messages.task_type(each) for each in hello.task_types]
         session, attached = await self._fleet.hello(key, task_types, runner_messages.held(hello.held))
         session.load = Load(uptime=runner_messages.uptime(hello.uptime), at=self._clock.now())
-        return session, attached
+        stream.attached(session)
+        return runner_messages.welcome(session, attached, self._lease)
 
 
 class _Ended(Exception):
@@ -98,18 +101,51 @@ class _Ended(Exception):
 class _Stream:
     """What comes from one process."""
 
+    __slots__ = (
+        "_attaching",
+        "_clock",
+        "_fleet",
+        "_hello",
+        "_is_greeted",
+        "_random",
+        "_reading",
+        "_reporting",
+        "_reports",
+        "_writer",
+        "session",
+    )
+
     def __init__(self, fleet: Fleet, writer: Writer, clock: Clock, random: Callable[[], float]) -> None:
         self.session: Session | None = None
-        self._is_attached = asyncio.Event()
         self._fleet = fleet
         self._writer = writer
         self._clock = clock
         self._random = random
-        self._hello: asyncio.Future[runners_pb2.Hello] = asyncio.get_running_loop().create_future()
-        self._reports: asyncio.Queue[runners_pb2.ConnectRequest | None] = asyncio.Queue(WAITING_REPORTS)
+        self._is_greeted = False
+        # Of the time before the stream is attached; dropped then.
+        loop = asyncio.get_running_loop()
+        self._hello: asyncio.Future[runners_pb2.Hello] | None = loop.create_future()
+        self._attaching: asyncio.Future[None] | None = loop.create_future()
+        self._reading: asyncio.Task[None] | None = None
+        # There while reports are being written, and once writing them has failed.
+        self._reporting: asyncio.Task[None] | None = None
+        self._reports: list[runners_pb2.ConnectRequest] = []
+
+    def start(self, requests: AsyncIterator[runners_pb2.ConnectRequest]) -> None:
+        """Begins to read."""
+        self._reading = asyncio.create_task(self._read(requests))
+
+    async def close(self) -> None:
+        """Ends all work for the stream."""
+        for task in (self._reading, self._reporting):
+            if task is not None:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
 
     async def hello(self) -> runners_pb2.Hello:
         """The first message."""
+        assert self._hello is not None
         try:
             async with asyncio.timeout(HELLO_SECONDS):
                 return await self._hello
@@ -119,16 +155,21 @@ class _Stream:
     def attached(self, session: Session) -> None:
         """From now on the stream is this session's."""
         self.session = session
-        self._is_attached.set()
+        if self._attaching is not None and not self._attaching.done():
+            self._attaching.set_result(None)
+        self._hello = self._attaching = None
 
-    async def read(self, requests: AsyncIterator[runners_pb2.ConnectRequest]) -> None:
+    async def _read(self, requests: AsyncIterator[runners_pb2.ConnectRequest]) -> None:
         """Reads until the process closes its side; whatever is wrong ends the stream."""
         try:
             async for request in requests:
                 validate(request)
                 await self._take(request)
+                del request
             # What was said before the process closed its side still counts.
-            await self._reports.put(None)
+            if self._reporting is not None:
+                await self._reporting
+            self._end(_Ended())
         except Problem as problem:
             self._end(problem)
         except DecodeError:
@@ -138,42 +179,42 @@ class _Stream:
             self._end(Problem("a message could not be taken"))
             raise
 
-    async def report(self) -> None:
+    async def _report(self) -> None:
         """Applies reports in order, those that wait together in one go; one that cannot be written ends the stream, and
         the process, once reconnected, sends its outcomes again.
         """
-        while True:
-            waiting = [await self._reports.get()]
-            while not self._reports.empty() and len(waiting) < APPLIED_AT_ONCE:
-                waiting.append(self._reports.get_nowait())
-            try:
+        try:
+            while self._reports:
+                waiting, self._reports = self._reports[:APPLIED_AT_ONCE], self._reports[APPLIED_AT_ONCE:]
                 # The writer takes them in the order in which they are begun.
-                await asyncio.gather(*(self._apply(request) for request in waiting if request is not None))
-            except Problem as problem:
-                self._end(problem)
-                return
-            except Exception:
-                self._end(Problem("a report could not be written"))
-                raise
-            if waiting[-1] is None:
-                self._end(_Ended())
-                return
+                await asyncio.gather(*map(self._apply, waiting))
+        except Problem as problem:
+            self._end(problem)
+        except Exception:
+            self._end(Problem("a report could not be written"))
+            raise
+        else:
+            self._reporting = None
 
     async def _take(self, request: runners_pb2.ConnectRequest) -> None:
         kind = request.WhichOneof("message")
         if kind is None:
             raise Invalid("an empty message")
-        if (kind == "hello") == self._hello.done():
+        if (kind == "hello") == self._is_greeted:
             raise Invalid("hello comes first, and once")
         if kind == "hello":
+            assert self._hello is not None and self._attaching is not None
+            self._is_greeted = True
             self._hello.set_result(request.hello)
-            await self._is_attached.wait()
+            await self._attaching
         elif kind == "status":
             await self._status(request.status)
-        elif self._reports.full():
+        elif len(self._reports) >= WAITING_REPORTS:
             raise Unavailable("too many reports are waiting")
         else:
-            self._reports.put_nowait(request)
+            self._reports.append(request)
+            if self._reporting is None:
+                self._reporting = asyncio.create_task(self._report())
 
     async def _status(self, status: runners_pb2.Status) -> None:
         session = self.session
@@ -210,5 +251,5 @@ class _Stream:
     def _end(self, reason: Problem | _Ended) -> None:
         if self.session is not None:
             self.session.end(reason)
-        elif not self._hello.done():
+        elif self._hello is not None and not self._hello.done():
             self._hello.set_exception(reason)

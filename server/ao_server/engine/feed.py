@@ -1,12 +1,14 @@
 """The event feed: what was committed, in order, to everyone who watches, from wherever they left off.
 
-The newest events stay in memory, shared by all watchers; each watcher is but a position. One that falls behind the
-shared part reads from the store at its own pace, so a slow watcher costs no memory and misses nothing.
+While anybody watches, the newest events stay in memory, shared by all watchers; each watcher is but a position. One
+that falls behind the shared part reads from the store at its own pace, so a slow watcher costs no memory and misses
+nothing.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Generator, Iterable, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from typing import Final
 
@@ -28,14 +30,29 @@ class _Tail:
         self.last = head.last
         self.changed = asyncio.Event()
         self.live = 0
+        self._watchers = 0
         self._events: deque[rows.Event] = deque()
         self._bytes = 0
         self._live: deque[rows.Event] = deque(maxlen=KEPT_LIVE)
 
+    @contextmanager
+    def watched(self) -> Generator[None]:
+        """Events are kept."""
+        self._watchers += 1
+        try:
+            yield
+        finally:
+            self._watchers -= 1
+            if not self._watchers:
+                self._events.clear()
+                self._bytes = 0
+
     def append(self, event: rows.Event) -> None:
+        self.last = event.position
+        if not self._watchers:
+            return
         self._events.append(event)
         self._bytes += len(event.body)
-        self.last = event.position
         while len(self._events) > KEPT_EVENTS or self._bytes > KEPT_BYTES:
             self._bytes -= len(self._events.popleft().body)
 
@@ -125,19 +142,20 @@ class Feed:
         """
         tail = self._tails[project_id]
         live = tail.live
-        while True:
-            changed = tail.changed
-            if tail.live > live:
-                fresh = tail.live_after(live)
-                live = tail.live
-                yield fresh
-            batch = tail.after(position, READ_AT_ONCE)
-            if batch is None:
-                batch = await events.after(self._reader, project_id, position, READ_AT_ONCE)
-                if not batch or batch[0].position != position + 1:
-                    raise CursorRejected("events behind the cursor were pruned", code="cursor_expired")
-            if batch:
-                position = batch[-1].position
-                yield batch
-            else:
-                await changed.wait()
+        with tail.watched():
+            while True:
+                changed = tail.changed
+                if tail.live > live:
+                    fresh = tail.live_after(live)
+                    live = tail.live
+                    yield fresh
+                batch = tail.after(position, READ_AT_ONCE)
+                if batch is None:
+                    batch = await events.after(self._reader, project_id, position, READ_AT_ONCE)
+                    if not batch or batch[0].position != position + 1:
+                        raise CursorRejected("events behind the cursor were pruned", code="cursor_expired")
+                if batch:
+                    position = batch[-1].position
+                    yield batch
+                else:
+                    await changed.wait()

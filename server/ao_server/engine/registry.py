@@ -33,7 +33,7 @@ class Instance:
     # Task id to the monotonic time at which the server gives the attempt up, its process having failed to.
     deadlines: dict[str, float] = field(default_factory=dict[str, float])
     # Those of the held tasks that must run alone.
-    alone: set[str] = field(default_factory=set[str])
+    alone: frozenset[str] = frozenset()
 
     def room(self, freed: Collection[str]) -> Room | None:
         """What it can take once these tasks have ended; None while no process is there that could take anything."""
@@ -59,7 +59,7 @@ class Instance:
         self.deadlines[task.id] = deadline
         # The claim has counted as a delivery already.
         if task.deliveries > SUSPECT_DELIVERIES:
-            self.alone.add(task.id)
+            self.alone |= {task.id}
 
     def must_end(self, task_id: str, deadline: float) -> None:
         """It is given up at the monotonic time `deadline`, if not before."""
@@ -69,7 +69,8 @@ class Instance:
         """It does not hold the task any more."""
         self.held.pop(task_id, None)
         self.deadlines.pop(task_id, None)
-        self.alone.discard(task_id)
+        if task_id in self.alone:
+            self.alone -= {task_id}
 
 
 class Registry:

@@ -1,10 +1,11 @@
 """One open stream of an instance (a process of an agent), as the engine sees it: what was given, what is to be sent."""
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, NamedTuple
 
+from ao_server.engine.outbox import Outbox
 from ao_server.errors import Unavailable
 
 OUTBOX_LIMIT: Final = 10_000
@@ -118,19 +119,38 @@ class TaskType:
 
 
 ANY_TYPE: Final = "*"
+# One for all sessions: an empty set has 216 bytes.
+_NOBODY: Final[frozenset[Attempt]] = frozenset()
 
 
 class Session:
     """One open stream of an instance."""
+
+    __slots__ = (
+        "_given",
+        "_read",
+        "_strangers",
+        "_unread",
+        "capacity",
+        "has_ended",
+        "id",
+        "key",
+        "last_assign",
+        "limit",
+        "load",
+        "outbox",
+        "ready",
+        "task_types",
+        "types",
+    )
 
     def __init__(self, session_id: str, key: InstanceKey, task_types: Sequence[TaskType], limit: int) -> None:
         """`limit`: attempts that the process may hold."""
         self.id = session_id
         self.key = key
         self.task_types = task_types
-        names = frozenset(each.name for each in task_types)
         # What it can run, None for everything.
-        self.types = None if ANY_TYPE in names else names
+        self.types = _types(tuple(each.name for each in task_types))
         self.limit = limit
         self.capacity = limit
         # Work is given only after the welcome is on its way.
@@ -139,14 +159,14 @@ class Session:
         self.has_ended = False
         self.load = Load()
         # An exception in it ends the stream.
-        self.outbox: asyncio.Queue[ToRunner | Exception] = asyncio.Queue()
+        self.outbox: Outbox[ToRunner | Exception] = Outbox()
         self.last_assign = 0
         # The last assignment that the process has read, and the last that it left unread for a lease.
         self._read = 0
         self._unread = 0
         # Task id to its attempt, the number of its assignment (0: held since hello) and when that was sent.
         self._given: dict[str, tuple[int, int, float]] = {}
-        self._strangers: set[Attempt] = set()
+        self._strangers = _NOBODY
 
     @property
     def deaf(self) -> bool:
@@ -157,10 +177,10 @@ class Session:
         """Queues a message; at the bound the slow reader loses the stream, and its lease sorts out the rest."""
         if self.has_ended:
             return
-        if self.outbox.qsize() >= OUTBOX_LIMIT:
+        if len(self.outbox) >= OUTBOX_LIMIT:
             self.end(Unavailable("the stream is not read fast enough"))
         else:
-            self.outbox.put_nowait(message)
+            self.outbox.put(message)
 
     def keep(self, attempts: Mapping[str, int]) -> None:
         """Attempts that the process held when it said hello, by task id."""
@@ -179,7 +199,7 @@ class Session:
         self.ready = False
         if not self.has_ended:
             self.has_ended = True
-            self.outbox.put_nowait(reason)
+            self.outbox.put(reason)
 
     def not_taken_up(
         self, held: Mapping[str, int], believed: Mapping[str, int], last_assign: int, overdue: float
@@ -205,5 +225,11 @@ class Session:
         """Attempts that the process has held in two statuses running without the store's knowing of it."""
         strangers = {Attempt(*each) for each in held.items() if believed.get(each[0]) != each[1]}
         lasting = strangers & self._strangers
-        self._strangers = strangers
+        self._strangers = frozenset(strangers) if strangers else _NOBODY
         return sorted(lasting)
+
+
+@lru_cache(256)
+def _types(names: tuple[str, ...]) -> frozenset[str] | None:
+    """The same set for all processes that run the same."""
+    return None if ANY_TYPE in names else frozenset(names)
