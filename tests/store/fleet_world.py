@@ -69,16 +69,14 @@ class SteppedWriter(Writer):
     """The writer without its thread: `step` runs one transaction, here and now."""
 
     def start(self, connection: Connection) -> None:
-        self._connection = connection
+        self._transactions.use(connection)
 
     @property
     def has_work(self) -> bool:
-        return bool(self._waiting)
+        return bool(self._waiting) or self._in_doubt is not None
 
     def step(self) -> None:
-        batch = self._next()
-        if batch:
-            self._write(batch)
+        self._write(self._next() or [])
 
 
 class RacedSelections(TaskSelections):

@@ -2,7 +2,9 @@
 
 from typing import Any
 
-from ao_server.engine import administration, cancellation, intake, leases, reports
+import pytest
+
+from ao_server.engine import administration, cancellation, intake, leases, reports, transitions
 from ao_server.engine.registry import Instance
 from ao_server.engine.reports import HandedBack
 from ao_server.engine.sessions import AgentKey, Attempt, InstanceKey, Session, TaskType
@@ -233,3 +235,53 @@ async def test_a_stream_that_takes_over_within_a_claim_is_given_nothing_in_front
     world.selections.meanwhile = lambda: (world.registry.attach(newer), None)[1]
     await set_mode(world, agent, "serving")
     assert not newer.outbox and (await stored(world, task)).status == "pending"
+
+
+async def test_an_agent_whose_claims_raise_does_not_keep_others_from_writing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad, good = await register(world), await register(world)
+    first, second = await connect(world, bad, "i1"), await connect(world, good, "i2")
+    claim, is_bad = transitions.claim, [True]
+    tries: list[str] = []
+
+    def claim_or_raise(task: rows.Task, agent_id: str, *more: Any) -> Changes[rows.Task]:
+        if agent_id == bad.id:
+            tries.append(task.id)
+            if is_bad[0]:
+                raise RuntimeError("a bug")
+        return claim(task, agent_id, *more)
+
+    monkeypatch.setattr(transitions, "claim", claim_or_raise)
+    new = [intake.NewTask(PROJECT, agent.id, "a", 2, "{}") for agent in (bad, good)]
+    made = world.submit(intake.create_tasks(new, world.ids))
+    await world.settle()
+    assert len(made.result()) == 2 and len(second.running) == 1 and not first.running
+    count = len(tries)
+    for _ in range(5):
+        task = await create(world, good)
+        assert task.id in second.running
+    assert len(tries) == count, "it is not tried each time"
+    await world.pass_time(1)
+    assert len(tries) == count + 1
+    is_bad[0] = False
+    await world.pass_time(2)
+    assert len(first.running) == 1
+
+
+async def test_settings_that_cannot_be_read_do_not_keep_others_from_writing(world: World) -> None:
+    agent, good = await register(world), await register(world)
+    process, other = await connect(world, agent, "i1"), await connect(world, good, "i2")
+
+    def decide(found: Found, now: int) -> Changes[None]:
+        row = found.get(rows.Agent, PROJECT, agent.id)
+        assert row is not None
+        after = rows.copy_of(row)
+        after.configuration = '{"timeout": "x"}'
+        return Changes(None, [after])
+
+    world.submit(Operation(decide, keys=[Key(rows.Agent, (PROJECT, agent.id))]))
+    await world.settle()
+    await create(world, agent)
+    task = await create(world, good)
+    assert task.id in other.running and not process.running

@@ -2,12 +2,16 @@
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncGenerator
+import threading
+from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from ao_server import keys
 from ao_server.engine import attach, counters, intake
@@ -16,6 +20,7 @@ from ao_server.engine.ids import Ids
 from ao_server.errors import DeadlineExceeded, Invalid, Unavailable
 from ao_server.store import agents, counts, events, rows, schema, tasks
 from ao_server.store.agents import AgentFilter
+from ao_server.store.batch import Batch
 from ao_server.store.changes import Change, Changes, Found, Key, Operation
 from ao_server.store.database import Database
 from ao_server.store.filters import TaskFilter
@@ -42,6 +47,10 @@ class Store:
         return await self.writer.submit(intake.create_task(new, self.ids))
 
 
+def no_follow_ups(batch: Batch) -> Generator[Sequence[Operation[Any]], None, None]:
+    yield from ()
+
+
 @asynccontextmanager
 async def opened(url: str) -> AsyncGenerator[Store, None]:
     database = Database(url)
@@ -53,7 +62,7 @@ async def opened(url: str) -> AsyncGenerator[Store, None]:
     writer = Writer(
         database,
         SystemClock().now,
-        follow_ups=lambda batch: iter(()),
+        follow_ups=no_follow_ups,
         count=counters.of,
         observe=observed.extend,
         publish=published.extend,
@@ -170,3 +179,113 @@ async def test_while_another_process_holds_the_write_lock_writes_are_unavailable
         assert store.writer.is_healthy
         assert [event.position for event in store.published] == [1, 2]
         assert store.deaths == []
+
+
+class Cut:
+    """Cuts the writer's connection at its next commit: behind it (`came_through`) or in front of it."""
+
+    def __init__(self, store: Store, monkeypatch: pytest.MonkeyPatch, *, came_through: bool) -> None:
+        self._database = store.reader.database
+        self._came_through = came_through
+        self.has_cut = threading.Event()
+        # Whether nobody can connect.
+        self.is_away = False
+        dialect: Any = self._database.dialect
+        self._commit, self._connect = dialect.do_commit, self._database.connect_writer
+        monkeypatch.setattr(dialect, "do_commit", self._cut)
+        monkeypatch.setattr(self._database, "connect_writer", self._reconnect)
+
+    def _cut(self, connection: Any) -> None:
+        if self.has_cut.is_set():
+            self._commit(connection)
+            return
+        self.has_cut.set()
+        if self._came_through:
+            self._commit(connection)
+        if self._database.is_sqlite:
+            raise sqlite3.OperationalError("disk I/O error")
+        connection.driver_connection.close()
+        raise psycopg.OperationalError("server closed the connection unexpectedly")
+
+    def _reconnect(self) -> Any:
+        if self.is_away:
+            raise OperationalError("connect", {}, psycopg.OperationalError("connection refused"))
+        return self._connect()
+
+
+async def test_a_commit_that_came_through_although_its_connection_broke_is_answered_and_not_made_twice(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(database_url) as store:
+        agent = await store.agent()
+        Cut(store, monkeypatch, came_through=True)
+        made = await asyncio.gather(*(store.task(agent) for _ in range(10)))
+        after = await store.task(agent)
+        page = await tasks.page(store.reader, PROJECT, TaskFilter(), page=1, limit=100)
+        assert {listed.task.id for listed in page.rows} == {after.id, *(task.id for task in made)}
+        assert page.total == 11
+        assert [event.position for event in store.published] == list(range(1, 13))
+        assert len([change for change in store.observed if type(change.after) is rows.Task]) == 11
+        assert store.deaths == []
+
+
+async def test_a_commit_that_did_not_come_through_with_its_connection_has_failed(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(database_url) as store:
+        agent = await store.agent()
+        Cut(store, monkeypatch, came_through=False)
+        with pytest.raises(Unavailable):
+            await store.task(agent)
+        await store.task(agent)
+        page = await tasks.page(store.reader, PROJECT, TaskFilter(), page=1, limit=100)
+        assert page.total == 1
+        assert [event.position for event in store.published] == [1, 2]
+
+
+async def test_a_commit_stays_in_doubt_until_the_database_is_back(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ao_server.store.writer.DOUBT_SECONDS", 0.05)
+    async with opened(postgres_url) as store:
+        agent = await store.agent()
+        cut = Cut(store, monkeypatch, came_through=True)
+        cut.is_away = True
+        made = asyncio.create_task(store.task(agent))
+        await asyncio.sleep(0)
+        await asyncio.to_thread(cut.has_cut.wait, 10)
+        with pytest.raises(Unavailable):
+            await store.task(agent)
+        assert not made.done() and not store.writer.is_healthy
+        cut.is_away = False
+        task = await made
+        assert (await tasks.get(store.reader, PROJECT, task.id)) is not None
+        assert [event.position for event in store.published] == [1, 2]
+
+
+def _raise(*_: Any) -> None:
+    raise RuntimeError("a bug")
+
+
+@pytest.mark.parametrize("where", ["committed", "observe", "delivered", "publish"])
+async def test_what_raises_behind_a_commit_ends_the_writer_and_nothing_is_written_twice(
+    where: str, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(database_url) as store:
+        agent = await store.agent()
+        creates: list[Operation[Any]] = [
+            intake.create_task(intake.NewTask(PROJECT, agent.id, "work", 2, "{}"), store.ids) for _ in range(5)
+        ]
+        if where in ("committed", "delivered"):
+            creates[2] = replace(creates[2], **{where: _raise})
+        else:
+            monkeypatch.setattr(store.writer, f"_{where}", _raise)
+        results = await asyncio.gather(*map(store.writer.submit, creates), return_exceptions=True)
+        assert all(isinstance(each, Unavailable) for each in results), results
+        await asyncio.to_thread(vars(store.writer)["_thread"].join, 10)
+        await asyncio.sleep(0)
+        assert [str(death) for death in store.deaths] == ["a bug"]
+        with pytest.raises(Unavailable):
+            await store.agent()
+        page = await tasks.page(store.reader, PROJECT, TaskFilter(), page=1, limit=100)
+        assert page.total == len(page.rows) == 5

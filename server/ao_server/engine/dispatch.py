@@ -5,11 +5,12 @@ creates the task or frees the slot, and the claim is durable before the assignme
 """
 
 from collections import Counter, deque
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
 from ao_server.engine import configuration, placement, transitions
+from ao_server.engine.breakers import Breakers
 from ao_server.engine.empty_queues import EmptyQueues, Queue
 from ao_server.engine.intake import TYPE_QUEUE
 from ao_server.engine.placement import OLDEST_EVERY, Room
@@ -32,6 +33,8 @@ class _Group:
     """The processes of an agent that run the same types (None: all), with what each can take."""
 
     agent: rows.Agent
+    # Seconds that an attempt may take, where its task does not say.
+    timeout: float
     types: frozenset[str] | None
     # All that the agent has; those of this group are among them.
     everybody: dict[Instance, Room]
@@ -40,6 +43,10 @@ class _Group:
     rooms: dict[Instance, Room] = field(default_factory=dict[Instance, Room])
     # Whether more may be found for it in this transaction.
     again: bool = True
+
+    @property
+    def key(self) -> AgentKey:
+        return AgentKey(self.agent.project_id, self.agent.id)
 
     @property
     def free(self) -> int:
@@ -74,6 +81,7 @@ class Dispatcher:
         # Agents that the present transaction looks at; those of one that did not commit are looked at again.
         self._looked_at: set[AgentKey] = set()
         self._empty = EmptyQueues()
+        self._breakers = Breakers(monotonic)
         self._claims: Counter[AgentKey] = Counter()
         # By the id of a task that must run alone: agents that have kept a process free for it.
         self._keepers: dict[str, set[AgentKey]] = {}
@@ -87,11 +95,11 @@ class Dispatcher:
         self._look.append(agent)
         return Operation(lambda found, now: Changes(None))
 
-    def claims(self, batch: Batch) -> Iterator[Sequence[Operation[_Claimed]]]:
+    def claims(self, batch: Batch) -> Generator[Sequence[Operation[_Claimed]], None, None]:
         """Rounds of claims for one transaction. Processes of an agent that run the same types are served together."""
         wakes = Wakes.of(batch.changes())
         self._deleted = [agent for agent in wakes.changed.values() if agent.deleted_at is not None]
-        agents = wakes.agents | self._looked_at
+        agents = wakes.agents | self._looked_at | self._breakers.due()
         while self._look:
             agents.add(self._look.popleft())
         self._looked_at = set()
@@ -103,7 +111,8 @@ class Dispatcher:
             every += [group for groups in rounds for group in groups]
             while rounds:
                 for groups in rounds:
-                    yield [self._claim(groups[0], wakes, made)]
+                    with self._breakers.of(groups[0].key):
+                        yield [self._claim(groups[0], wakes, made)]
                     if not groups[0].again:
                         groups.pop(0)
                 rounds = [groups for groups in rounds if groups]
@@ -115,8 +124,11 @@ class Dispatcher:
     def observe(self, changes: object) -> None:
         """The transaction was committed."""
         self._looked_at = set()
+        self._breakers.worked()
         for agent in self._deleted:
-            self._claims.pop(AgentKey(agent.project_id, agent.id), None)
+            key = AgentKey(agent.project_id, agent.id)
+            self._claims.pop(key, None)
+            self._breakers.forget(key)
             for queue in _queues(agent):
                 self._empty.forget(queue)
         self._deleted = []
@@ -148,28 +160,29 @@ class Dispatcher:
     def _groups(self, key: AgentKey, wakes: Wakes) -> list[_Group]:
         """Groups with free slots; none when the agent is not to get anything."""
         agent = wakes.changed.get(key) or self._registry.agent(key)
-        if agent is None or agent.deleted_at is not None:
+        if agent is None or agent.deleted_at is not None or not self._breakers.lets(key):
             return []
         rooms = self._registry.rooms(key, wakes.freed)
         elsewhere = self._registry.held(key, wakes.freed) - sum(room.held for room in rooms.values())
         if placement.of_agent(agent, list(rooms.values()), elsewhere) is not None:
             return []
+        with self._breakers.of(key):
+            timeout = configuration.settings_of(agent.configuration).timeout
         groups: dict[frozenset[str] | None, _Group] = {}
         for instance, room in rooms.items():
-            groups.setdefault(room.types, _Group(agent, room.types, rooms, elsewhere)).rooms[instance] = room
+            groups.setdefault(room.types, _Group(agent, timeout, room.types, rooms, elsewhere)).rooms[instance] = room
         return [group for group in groups.values() if group.free]
 
     def _claim(self, group: _Group, wakes: Wakes, made: Counter[AgentKey]) -> Operation[_Claimed]:
         """One claim; `made` counts those of this transaction, which are not committed yet."""
         agent = group.agent
-        key = AgentKey(agent.project_id, agent.id)
+        key = group.key
         wanted = min(group.free, CLAIMED_AT_ONCE)
         claims = self._claims[key] + made[key]
         supply = self._supply(group, wakes, wanted, claims)
         if supply is None:
             group.again = False
             return Operation(lambda found, now: Changes(_Claimed([], [])))
-        timeout = configuration.settings_of(agent.configuration).timeout
         owners = {id(room): instance for instance, room in group.rooms.items()}
 
         def decide(found: Found, now: int) -> Changes[_Claimed]:
@@ -190,7 +203,7 @@ class Dispatcher:
                 _, payload = waiting.pop(task.id)
                 instance = owners[id(room)]
                 session = sessions[instance]
-                seconds = timeout if task.timeout is None else task.timeout / 1e6
+                seconds = group.timeout if task.timeout is None else task.timeout / 1e6
                 claimed = transitions.claim(task, agent.id, instance.key.instance_id, round(seconds * 1e6), now)
                 changes.include([claimed])
                 wakes.took(task)

@@ -7,8 +7,7 @@ load, and a lone write never waits. The thread knows tables and batches, no noun
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -17,10 +16,9 @@ from sqlalchemy import Connection
 
 from ao_server.errors import CannotStart, DeadlineExceeded, Problem, Unavailable
 from ao_server.store import rows
-from ao_server.store.batch import Batch, Statements
 from ao_server.store.changes import Change, Operation
-from ao_server.store.database import Database, is_away, is_serialization_failure
-from ao_server.store.recent import Recent
+from ao_server.store.database import Database, is_away
+from ao_server.store.transactions import Count, Decided, FollowUps, InDoubt, Transactions
 
 Answer = TypeVar("Answer")
 
@@ -28,11 +26,11 @@ log = structlog.get_logger("ao_server.store.writer")
 
 MAX_WAITING = 20_000
 MAX_BATCH = 1_000
-MAX_SERIALIZATION_RETRIES = 5
+# How often a commit in doubt is looked into while nobody writes.
+DOUBT_SECONDS = 1.0
 DEFAULT_TIMEOUT_SECONDS = 30.0
 
-# Given what a transaction has changed so far, yields rounds of further operations for the same transaction.
-FollowUps = Callable[[Batch], Iterator[Sequence[Operation[Any]]]]
+_MAY_HAVE_HAPPENED = "the writer has stopped; the write may have happened"
 
 
 @dataclass(slots=True)
@@ -42,10 +40,11 @@ class _Waiting:
 
 
 @dataclass(slots=True)
-class _Committed:
-    answers: list[tuple[_Waiting, Any]]
-    events: list[rows.Event]
-    has_written: bool
+class _Batch:
+    """What was waited for, and what it has come to."""
+
+    waiting: list[_Waiting]
+    decided: Decided
 
 
 class Writer:
@@ -57,20 +56,17 @@ class Writer:
         now: Callable[[], int],
         *,
         follow_ups: FollowUps,
-        count: Callable[[list[Change]], Iterable[Any]],
+        count: Count,
         observe: Callable[[list[Change]], None],
         publish: Callable[[list[rows.Event]], None],
         on_death: Callable[[BaseException], None],
     ) -> None:
-        """`count` gives the increments that follow from the changes of a transaction.
+        """`observe` runs in the writer's thread after each commit, `publish` and `on_death` in the event loop.
 
-        `observe` runs in the writer's thread after each commit, `publish` and `on_death` in the event loop."""
-        self._database = database
-        self._statements = Statements(database)
-        self._recent = Recent()
-        self._now = now
-        self._follow_ups = follow_ups
-        self._count = count
+        What raises after a commit, in one of them or in an operation, leaves memory out of step with the store: the
+        writer dies of it.
+        """
+        self._transactions = Transactions(database, now, follow_ups, count)
         self._observe = observe
         self._publish = publish
         self._on_death = on_death
@@ -80,12 +76,14 @@ class Writer:
         self._stopping = False
         self._dead: BaseException | None = None
         self._away = False
-        self._connection: Connection | None = None
+        # What the thread has taken off the queue, and the transaction of which it does not know whether it committed.
+        self._taken: list[_Waiting] = []
+        self._in_doubt: _Batch | None = None
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
 
     def start(self, connection: Connection) -> None:
         """Starts the thread on the connection that start-up has already opened."""
-        self._connection = connection
+        self._transactions.use(connection)
         self._thread.start()
 
     async def submit(self, operation: Operation[Answer], timeout: float | None = None) -> Answer:
@@ -132,119 +130,128 @@ class Writer:
 
     def _run(self) -> None:
         try:
-            while batch := self._next():
+            while (batch := self._next()) is not None:
                 self._write(batch)
+            if not self._is_certain():
+                raise TimeoutError("the outcome of the last commit is not known")
         except BaseException as error:
             self._die(error)
         finally:
-            if self._connection is not None:
-                self._connection.close()
+            self._transactions.close()
 
-    def _next(self) -> list[_Waiting]:
+    def _next(self) -> list[_Waiting] | None:
+        """What is to be written next; None when all is done. Nothing, after a while, while a commit is in doubt."""
         with self._wake:
-            while not self._waiting and not self._stopping:
-                self._wake.wait()
+            while not self._waiting and not self._stopping and self._dead is None:
+                if not self._wake.wait(None if self._in_doubt is None else DOUBT_SECONDS):
+                    break
+            if self._dead is not None or (self._stopping and not self._waiting):
+                return None
             taken = [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_BATCH))]
-        wanted = [waiting for waiting in taken if waiting.future is None or not waiting.future.cancelled()]
-        return wanted or (self._next() if taken else [])
+        self._taken = [waiting for waiting in taken if waiting.future is None or not waiting.future.cancelled()]
+        return self._taken
 
     def _write(self, batch: list[_Waiting]) -> None:
         """Commits the batch; if an unexpected error stops it, each of its operations alone, so that one fails alone."""
-        try:
-            committed = self._commit(batch)
-            self._away = self._away and not committed.has_written
-            self._loop.call_soon_threadsafe(self._answer, committed)
-        except CannotStart:
+        if not self._is_certain():
             self._fail(batch, Unavailable("the store cannot be written now"))
-            raise
+            return
+        if not batch:
+            return
+        try:
+            decided = self._transactions.run([waiting.operation for waiting in batch])
+        except InDoubt as doubt:
+            self._away = True
+            self._in_doubt = _Batch(batch, doubt.decided)
+            self._is_certain()
         except Exception as error:
             if is_away(error):
                 self._away = True
                 log.warning("store_away", error=str(error.__class__.__name__), waiting=len(batch))
                 self._fail(batch, Unavailable("the store cannot be written now"))
+            elif isinstance(error, CannotStart):
+                raise
             elif len(batch) > 1:
                 for waiting in batch:
                     self._write([waiting])
             else:
                 log.error("write_failed", exc_info=error)
                 self._fail(batch, error)
+        else:
+            self._conclude(_Batch(batch, decided))
 
-    def _commit(self, batch: list[_Waiting]) -> _Committed:
-        for _ in range(MAX_SERIALIZATION_RETRIES):
-            try:
-                return self._transaction(batch)
-            except Exception as error:
-                if not is_serialization_failure(error):
-                    raise
-        return self._transaction(batch)
-
-    def _transaction(self, waiting: list[_Waiting]) -> _Committed:
-        connection = self._connect()
+    def _is_certain(self) -> bool:
+        """Whether no commit is in doubt any more; one that is, is looked up if the store is there."""
+        batch = self._in_doubt
+        if batch is None:
+            return True
         try:
-            with connection.begin():
-                cursor = connection.connection.cursor()
-                batch = Batch(cursor, self._database, self._statements, self._recent, self._now())
-                answers = list(zip(waiting, batch.run([each.operation for each in waiting]), strict=True))
-                for operations in self._follow_ups(batch):
-                    answered = batch.run(operations)
-                    answers += zip([_Waiting(operation, None) for operation in operations], answered, strict=True)
-                changes = batch.changes()
-                batch.finish(self._count(changes))
-        except BaseException as error:
-            if is_away(error):
-                self._database.leave_transaction(connection)
-                self._disconnect()
-            raise
-        for each, answer in answers:
-            if each.operation.committed is not None and not isinstance(answer, Problem):
-                each.operation.committed(answer)
-        batch.remember()
-        self._observe(changes)
-        return _Committed(answers, batch.events, batch.writes)
+            has_come_through = self._transactions.has_come_through(batch.decided)
+        except Exception as error:
+            if not is_away(error):
+                raise
+            log.warning("commit_in_doubt", error=str(error.__class__.__name__), waiting=len(batch.waiting))
+            return False
+        log.warning("commit_found_out", has_come_through=has_come_through, waiting=len(batch.waiting))
+        self._in_doubt = None
+        if has_come_through:
+            self._conclude(batch)
+        else:
+            self._fail(batch.waiting, Unavailable("the store cannot be written now"))
+        return True
 
-    def _connect(self) -> Connection:
-        if self._connection is None or self._connection.invalidated:
-            self._disconnect()
-            self._connection = self._database.connect_writer()
-        return self._connection
+    def _conclude(self, batch: _Batch) -> None:
+        """The transaction is durable."""
+        self._away = self._away and not batch.decided.batch.writes
+        for operation, answer in batch.decided.answers:
+            if operation.committed is not None and not isinstance(answer, Problem):
+                operation.committed(answer)
+        self._observe(batch.decided.changes)
+        self._loop.call_soon_threadsafe(self._answer, batch)
 
-    def _disconnect(self) -> None:
-        if self._connection is not None and not self._database.is_sqlite:
-            # The advisory lock goes with the session: nothing may be left of it in the pool.
-            with suppress(Exception):
-                self._connection.invalidate()
-                self._connection.close()
-            self._connection = None
+    def _answer(self, batch: _Batch) -> None:
+        if self._dead is None:
+            try:
+                self._tell(batch)
+                return
+            except Exception as error:
+                self._die(error)
+        _reject(batch.waiting, Unavailable(_MAY_HAVE_HAPPENED))
 
-    def _answer(self, committed: _Committed) -> None:
-        if committed.events:
-            self._publish(committed.events)
-        for waiting, answer in committed.answers:
-            future, delivered = waiting.future, waiting.operation.delivered
-            if delivered is not None and not isinstance(answer, Problem):
-                delivered(answer)
-            if future is None or future.done():
+    def _tell(self, batch: _Batch) -> None:
+        if batch.decided.events:
+            self._publish(batch.decided.events)
+        for operation, answer in batch.decided.answers:
+            if operation.delivered is not None and not isinstance(answer, Problem):
+                operation.delivered(answer)
+        for waiting, (_, answer) in zip(batch.waiting, batch.decided.answers, strict=False):
+            if waiting.future is None or waiting.future.done():
                 continue
             if isinstance(answer, Problem):
-                future.set_exception(answer)
+                waiting.future.set_exception(answer)
             else:
-                future.set_result(answer)
+                waiting.future.set_result(answer)
 
-    def _fail(self, batch: list[_Waiting], error: BaseException) -> None:
-        futures = [waiting.future for waiting in batch if waiting.future is not None]
-        self._loop.call_soon_threadsafe(_reject, futures, error)
+    def _fail(self, batch: Sequence[_Waiting], error: BaseException) -> None:
+        self._loop.call_soon_threadsafe(_reject, batch, error)
 
     def _die(self, error: BaseException) -> None:
-        log.critical("writer_died", exc_info=error)
+        """In whichever thread."""
         with self._wake:
+            if self._dead is not None:
+                return
             self._dead = error
             left = list(self._waiting)
             self._waiting.clear()
+            self._wake.notify()
+        log.critical("writer_died", exc_info=error)
+        in_doubt = [] if self._in_doubt is None else self._in_doubt.waiting
+        self._fail([*in_doubt, *self._taken], Unavailable(_MAY_HAVE_HAPPENED))
         self._fail(left, Unavailable("the writer has stopped"))
         self._loop.call_soon_threadsafe(self._on_death, error)
 
 
-def _reject(futures: Sequence[asyncio.Future[Any]], error: BaseException) -> None:
-    for future in futures:
-        if not future.done():
-            future.set_exception(error)
+def _reject(batch: Sequence[_Waiting], error: BaseException) -> None:
+    for waiting in batch:
+        if waiting.future is not None and not waiting.future.done():
+            waiting.future.set_exception(error)

@@ -1,0 +1,173 @@
+"""One transaction after the other on the writer's connection: decided, committed, and found out about where the
+connection was lost in the middle.
+"""
+
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection
+
+from ao_server.store import rows
+from ao_server.store.batch import Batch, Statements
+from ao_server.store.changes import Change, Operation
+from ao_server.store.database import Database, is_away, is_serialization_failure
+from ao_server.store.recent import Recent
+
+MAX_SERIALIZATION_RETRIES = 5
+# Each time the source of follow-ups leaves out one more.
+MAX_FOLLOW_UP_RETRIES = 50
+
+# Given what a transaction has changed so far, yields rounds of further operations for the same transaction. What one of
+# a round raises is thrown into it: it raises it again, and yields something else the next time that it is asked.
+FollowUps = Callable[[Batch], Generator[Sequence[Operation[Any]], None, None]]
+
+# The increments that follow from the changes of a transaction.
+Count = Callable[[list[Change]], Iterable[Any]]
+
+
+@dataclass(slots=True)
+class Decided:
+    """What a transaction has come to: the answers to its operations, then those to their follow-ups."""
+
+    answers: list[tuple[Operation[Any], Any]]
+    changes: list[Change]
+    batch: Batch
+
+    @property
+    def events(self) -> list[rows.Event]:
+        """With their positions."""
+        return self.batch.events
+
+
+class InDoubt(Exception):
+    """The connection was lost at the commit: the transaction may have come through or not."""
+
+    def __init__(self, decided: Decided) -> None:
+        super().__init__()
+        self.decided = decided
+
+
+class _FollowUpFailed(Exception):
+    """A follow-up raised what it should not: its source has been told, and the transaction is tried again."""
+
+
+class Transactions:
+    """The only ones that write."""
+
+    def __init__(self, database: Database, now: Callable[[], int], follow_ups: FollowUps, count: Count) -> None:
+        self._database = database
+        self._statements = Statements(database)
+        self._recent = Recent()
+        self._count = count
+        self._now = now
+        self._follow_ups = follow_ups
+        self._connection: Connection | None = None
+
+    def use(self, connection: Connection) -> None:
+        """Goes on with a connection that is open."""
+        self._connection = connection
+
+    def close(self) -> None:
+        """Ends the connection."""
+        if self._connection is not None:
+            self._connection.close()
+
+    def run(self, operations: Sequence[Operation[Any]]) -> Decided:
+        """One transaction; repeated where the database gave it up for another, or a follow-up is to be left out.
+
+        InDoubt when it may have been committed; whatever else it raises says that it was not.
+        """
+        serialization_failures = follow_up_failures = 0
+        while True:
+            try:
+                return self._transaction(operations)
+            except _FollowUpFailed:
+                follow_up_failures += 1
+                if follow_up_failures > MAX_FOLLOW_UP_RETRIES:
+                    raise
+            except Exception as error:
+                serialization_failures += 1
+                if not is_serialization_failure(error) or serialization_failures > MAX_SERIALIZATION_RETRIES:
+                    raise
+
+    def has_come_through(self, decided: Decided) -> bool:
+        """Whether a transaction that was in doubt is committed, which its events in the store show: nobody else writes
+        there, and a lost connection, with all that it was about to do, is gone before another has its lock.
+        """
+        event = decided.events[0]
+        of_events = self._statements.of[rows.Event]
+        with self._begun() as cursor:
+            cursor.execute(of_events.select_by_key, (event.project_id, event.position))
+            found = [of_events.row(*values) for values in cursor.fetchall()]
+        if found == [event]:
+            decided.batch.remember()
+        return found == [event]
+
+    def _transaction(self, operations: Sequence[Operation[Any]]) -> Decided:
+        decided: Decided | None = None
+        try:
+            with self._begun() as cursor:
+                batch = Batch(cursor, self._database, self._statements, self._recent, self._now())
+                answers = list(zip(operations, batch.run(operations), strict=True))
+                answers += self._follow_up(batch)
+                changes = batch.changes()
+                batch.finish(self._count(changes))
+                decided = Decided(answers, changes, batch)
+        except Exception as error:
+            # Without an event there is nothing to know it by, and nothing that anybody was told of.
+            if decided is not None and decided.events and is_away(error) and not is_serialization_failure(error):
+                raise InDoubt(decided) from error
+            raise
+        batch.remember()
+        return decided
+
+    def _follow_up(self, batch: Batch) -> list[tuple[Operation[Any], Any]]:
+        answers: list[tuple[Operation[Any], Any]] = []
+        source = self._follow_ups(batch)
+        try:
+            for operations in source:
+                try:
+                    answers += zip(operations, batch.run(operations), strict=True)
+                except Exception as error:
+                    if _is_of_the_database(error):
+                        raise
+                    source.throw(error)
+        except Exception as error:
+            if _is_of_the_database(error):
+                raise
+            raise _FollowUpFailed from error
+        return answers
+
+    @contextmanager
+    def _begun(self) -> Generator[Any, None, None]:
+        """The driver's cursor in a transaction, which is committed at the end."""
+        connection = self._connect()
+        try:
+            with connection.begin():
+                yield connection.connection.cursor()
+        except BaseException as error:
+            if is_away(error):
+                self._recent.clear()
+                self._database.leave_transaction(connection)
+                self._disconnect()
+            raise
+
+    def _connect(self) -> Connection:
+        if self._connection is None or self._connection.invalidated:
+            self._disconnect()
+            self._connection = self._database.connect_writer()
+        return self._connection
+
+    def _disconnect(self) -> None:
+        if self._connection is not None and not self._database.is_sqlite:
+            # The advisory lock goes with the session: nothing may be left of it in the pool.
+            with suppress(Exception):
+                self._connection.invalidate()
+                self._connection.close()
+            self._connection = None
+
+
+def _is_of_the_database(error: Exception) -> bool:
+    return is_away(error) or is_serialization_failure(error)
