@@ -73,6 +73,8 @@ class Unhandled:
         known = sorted({name for session in self._sessions(pending) for name in session.types or ()})
         while await writer.submit(self._failing(pending, known)) == FAILED_AT_ONCE:
             pass
+        # What is left waits for its time: it is not looked for each second.
+        self._since.pop(pending, None)
 
     def _failing(self, pending: PendingType, known: Sequence[str]) -> Operation[int]:
         message = no_handler_message(pending.type, known)

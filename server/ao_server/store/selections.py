@@ -1,4 +1,8 @@
-"""The named queries that writes decide over, compiled for one database. A queue is an agent's, or that of a type."""
+"""The named queries that writes decide over, compiled for one database. A queue is an agent's, or that of a type.
+
+Each is in the order of an index: for another, SQLite, which has no statistics here, would go through all tasks of a
+project.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -46,7 +50,8 @@ class TaskSelections:
         """The tasks that an instance holds."""
         mark = self._mark
         return self._tasks(
-            f"project_id = {mark} AND agent_id = {mark} AND status = 'running' AND instance_id = {mark} ORDER BY id",
+            f"project_id = {mark} AND agent_id = {mark} AND status = 'running' AND instance_id = {mark}"
+            " ORDER BY priority, id",
             [project_id, agent_id, instance_id],
         )
 
@@ -54,7 +59,8 @@ class TaskSelections:
         """Some of an agent's pending and running tasks."""
         mark = self._mark
         return self._tasks(
-            f"project_id = {mark} AND agent_id = {mark} AND status IN ('pending', 'running') ORDER BY id LIMIT {mark}",
+            f"project_id = {mark} AND agent_id = {mark} AND status IN ('pending', 'running')"
+            f" ORDER BY status, priority, id LIMIT {mark}",
             [project_id, agent_id, limit],
         )
 
@@ -62,7 +68,8 @@ class TaskSelections:
         """Some of a queue's claimable tasks of one type."""
         mark = self._mark
         return self._tasks(
-            f"project_id = {mark} AND queue = {mark} AND {tables.CLAIMABLE} AND type = {mark} ORDER BY id LIMIT {mark}",
+            f"project_id = {mark} AND queue = {mark} AND {tables.CLAIMABLE} AND type = {mark}"
+            f" ORDER BY priority, id LIMIT {mark}",
             [project_id, queue, type_, limit],
         )
 

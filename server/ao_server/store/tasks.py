@@ -16,6 +16,7 @@ _TASK: Any = tables.Task
 _RESULT: Any = tables.Result
 _LOG: Any = tables.LogLine
 _LABEL: Any = tables.TaskLabel
+_FEED: Any = tables.Feed
 
 # A result of at most this many bytes of text is shown in lists and events.
 INLINE_RESULT_BYTES = 16 * 1024
@@ -129,8 +130,10 @@ async def next_ready_at(reader: Reader) -> int | None:
 
 async def running(reader: Reader) -> Sequence[rows.Task]:
     """Every running task of every project."""
+    # By project: no index begins with the status.
+    projects = select(_FEED.project_id)
     async with reader.connect() as connection:
-        return await reader.rows(connection, rows.Task, _TASK.status == "running")
+        return await reader.rows(connection, rows.Task, _TASK.project_id.in_(projects), _TASK.status == "running")
 
 
 def _conditions(project_id: str, chosen: TaskFilter, *, is_sqlite: bool) -> list[Any]:
