@@ -153,6 +153,8 @@ class Paths(Generic[TargetType]):
 
     def __init__(self) -> None:
         self._root: _Node[TargetType] = _Node()
+        # Those without a parameter, as they come over the wire when nothing in them is escaped.
+        self._whole: dict[bytes, Found[TargetType]] = {}
 
     def add(self, http_method: str, path: str, target: TargetType) -> None:
         """Takes a route. BadBinding when another has the same method and the same path but for parameter names."""
@@ -166,12 +168,17 @@ class Paths(Generic[TargetType]):
         if http_method in node.targets:
             raise BadBinding(f"there is more than one {http_method} {path}")
         node.targets[http_method] = target
+        if "{" not in path:
+            self._whole[path.encode()] = Found(node.targets, [])
 
     def find(self, raw_path: bytes) -> Found[TargetType] | None:
         """What serves the path as it came over the wire, None when nothing does.
 
         An id that cannot be text, or holds U+0000, is no path: nothing can ever be found there.
         """
+        whole = self._whole.get(raw_path)
+        if whole is not None:
+            return whole
         if raw_path[:1] != b"/":
             return None
         segments: list[str] = []

@@ -6,13 +6,14 @@ from typing import Final
 from starlette.types import Receive
 
 from ao_gateway.disconnect import ClientGone
-from ao_gateway.errors import CLOSE, Refusal, too_late, unavailable
+from ao_gateway.errors import CLOSE, Headers, Refusal, too_late, unavailable
 from ao_gateway.rest import Request
 
 MAX_BYTES: Final = 4 * 1024 * 1024
 # Of all bodies that are being read at one time.
 MAX_HELD_BYTES: Final = 128 * 1024 * 1024
 GAP_SECONDS: Final = 30.0
+_JSON: Final = b"application/json"
 
 
 class BodyReader:
@@ -23,26 +24,20 @@ class BodyReader:
 
     async def read(self, request: Request) -> bytes:
         """The whole body of JSON. Refusal with 413, 415, 408 when the client pauses, 503 when too much is held."""
-        expected = 0
-        content_type = b""
-        for name, value in request.headers:
-            if name == b"content-length":
-                # The parser has checked that it is a number. Zeros in front may be many.
-                expected = int(value.lstrip(b"0") or b"0")
-            elif name == b"content-type":
-                content_type = value
-            elif name == b"content-encoding":
-                raise Refusal(415, "unsupported_media_type", "Content-Encoding is not supported")
-            elif name == b"transfer-encoding" and value.lower() != b"chunked":
-                raise Refusal(415, "unsupported_media_type", "No other Transfer-Encoding than chunked is supported")
-        if expected > MAX_BYTES:
+        headers = dict(request.headers)
+        if b"content-encoding" in headers:
+            raise Refusal(415, "unsupported_media_type", "Content-Encoding is not supported")
+        if b"transfer-encoding" in headers and not _is_chunked(request.headers):
+            raise Refusal(415, "unsupported_media_type", "No other Transfer-Encoding than chunked is supported")
+        # The parser has checked that it is a number. Zeros in front may be many.
+        if int(headers.get(b"content-length", b"0").lstrip(b"0") or b"0") > MAX_BYTES:
             raise _too_large()
         body = request.exchange.take_body()
         if body is None:
             body = await self._collect(request.receive)
         elif len(body) > MAX_BYTES:
             raise _too_large()
-        if body.strip(b" \t\r\n") and not is_json(content_type):
+        if body.strip(b" \t\r\n") and not is_json(headers.get(b"content-type", b"")):
             raise Refusal(415, "unsupported_media_type", "The Content-Type must be application/json")
         return body
 
@@ -76,12 +71,18 @@ class BodyReader:
 
 def is_json(content_type: bytes) -> bool:
     """Whether a Content-Type names JSON in UTF-8."""
+    if content_type == _JSON:
+        return True
     media, *parameters = (part.strip().lower() for part in content_type.split(b";"))
     for parameter in parameters:
         name, _, value = parameter.partition(b"=")
         if name == b"charset" and value.strip(b'"') not in (b"utf-8", b"utf8", b"us-ascii"):
             return False
-    return media == b"application/json" or (media.startswith(b"application/") and media.endswith(b"+json"))
+    return media == _JSON or (media.startswith(b"application/") and media.endswith(b"+json"))
+
+
+def _is_chunked(headers: Headers) -> bool:
+    return all(value.lower() == b"chunked" for name, value in headers if name == b"transfer-encoding")
 
 
 def _too_large() -> Refusal:

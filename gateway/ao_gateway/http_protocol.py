@@ -142,7 +142,8 @@ class HttpProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """The answer is out; the rest of a body that nobody wants is read away."""
-        self._unanswered.popleft()
+        # It holds itself there, and would be left to the garbage collector.
+        self._unanswered.popleft().scope["extensions"] = {}
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             self._cut_when_stalled()

@@ -1,8 +1,7 @@
 """One call: who makes it, under which id, and how long it may take. Methods read it here, whichever way it came in."""
 
-import asyncio
-from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
@@ -10,6 +9,10 @@ from ao_server.engine.access import Principal
 from ao_server.errors import DeadlineExceeded
 
 DEFAULT_TIMEOUT_SECONDS = 60.0
+
+
+def untold(is_parked: bool) -> None:
+    """For calls whose caller need not know whether they wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +23,7 @@ class Call:
     request_id: str
     timeout: float | None
     # Told with True when the call begins to wait for something to happen, with False when it goes on.
-    on_parked: Callable[[bool], None] = lambda is_parked: None
+    on_parked: Callable[[bool], None] = untold
 
     @property
     def project_id(self) -> str:
@@ -36,17 +39,9 @@ def current() -> Call:
     return _current.get()
 
 
-@asynccontextmanager
-async def within(call: Call) -> AsyncGenerator[None, None]:
-    """Runs a unary call; DeadlineExceeded when its time is over."""
-    token = _current.set(call)
-    try:
-        async with asyncio.timeout(call.timeout):
-            yield
-    except TimeoutError:
-        raise DeadlineExceeded("the call took longer than its deadline") from None
-    finally:
-        _current.reset(token)
+def too_late() -> DeadlineExceeded:
+    """What a call is refused with whose time is over."""
+    return DeadlineExceeded("the call took longer than its deadline")
 
 
 @contextmanager
@@ -61,5 +56,5 @@ def parked() -> Generator[None]:
 
 
 def enter(call: Call) -> None:
-    """Makes this the call of the current task for good: for streams, which have a task of their own."""
+    """Makes this the call of the current task for good: each call has a task of its own."""
     _current.set(call)

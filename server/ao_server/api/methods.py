@@ -7,7 +7,6 @@ A method reached over gRPC and one reached through the relay pass the same check
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import replace
 from functools import cache
 from typing import Any, Final
 
@@ -68,6 +67,7 @@ class Methods:
     ) -> bytes | status_pb2.Status:
         """Runs one unary method for a gateway; the serialized response, or the status of its failure.
 
+        It is for the caller to end it after `timeout`, in seconds. It runs in a task of its own.
         `on_parked` is told when the call begins, and ceases, to wait for something to happen.
         """
         handler = self._handlers.get(method)
@@ -75,10 +75,9 @@ class Methods:
             return status_pb2.Status(code=grpc.StatusCode.UNIMPLEMENTED.value[0], message=f"no method {method}")
         try:
             request = handler.request_deserializer(message)
-            admitted = await self._admit(method, metadata, timeout)
-            call = replace(admitted, on_parked=on_parked)
-            response = await self._unary(call, handler.unary_unary, request)
-            return handler.response_serializer(response)
+            calls.enter(await self._admit(method, metadata, timeout, on_parked))
+            validate(request)
+            return handler.response_serializer(await handler.unary_unary(request, None))
         except Exception as error:
             return errors.status_of(self._problem(method, error))
 
@@ -88,19 +87,20 @@ class Methods:
         for task in self._streams:
             task.cancel()
 
-    async def _unary(self, call: calls.Call, behavior: Callable[..., Awaitable[Message]], request: Message) -> Message:
-        async with calls.within(call):
-            validate(request)
-            return await behavior(request, None)
-
-    async def _admit(self, method: str, metadata: Metadata, timeout: float | None) -> calls.Call:
+    async def _admit(
+        self,
+        method: str,
+        metadata: Metadata,
+        timeout: float | None,
+        on_parked: Callable[[bool], None] = calls.untold,
+    ) -> calls.Call:
         authorization = metadata.get("authorization", "")
         if authorization[: len(_SCHEME)].lower() != _SCHEME:
             raise Unauthorized("a credential is needed: authorization: Bearer <key>")
         principal = await self._access.authenticate(authorization[len(_SCHEME) :].strip())
         principal = _acting(principal, _audience(method), metadata)
         request_id = metadata.get("x-request-id") or self._ids.new("req", self._clock.now())[0]
-        return calls.Call(principal, request_id, timeout)
+        return calls.Call(principal, request_id, timeout, on_parked)
 
     def _problem(self, method: str, error: Exception) -> Problem:
         if isinstance(error, Problem):
@@ -119,8 +119,12 @@ class Methods:
                 remaining = context.time_remaining()
                 timeout = calls.DEFAULT_TIMEOUT_SECONDS if remaining is None else max(0.0, remaining)
                 try:
-                    call = await self._admit(method, _metadata(context), timeout)
-                    return await self._unary(call, handler.unary_unary, request)
+                    async with asyncio.timeout(timeout):
+                        calls.enter(await self._admit(method, _metadata(context), timeout))
+                        validate(request)
+                        return await handler.unary_unary(request, None)
+                except TimeoutError:
+                    return await self._abort(method, context, calls.too_late())
                 except Exception as error:
                     return await self._abort(method, context, error)
 

@@ -1,15 +1,16 @@
 """RelayService: a gateway's unary calls over one stream, each through the same checks as if it had come alone."""
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 from google.rpc import status_pb2
 
 from agent_orchestration.v1 import relay_pb2, relay_pb2_grpc
 from ao_server.api import calls, errors
+from ao_server.api.deadlines import Deadlines
 from ao_server.api.methods import Methods
 from ao_server.errors import Unavailable
 
@@ -19,12 +20,19 @@ MAX_PARKED: Final = 5_000
 BATCH_BYTES: Final = 1024 * 1024
 
 
-@dataclass(slots=True)
-class _Running:
-    """The calls of one gateway that are not answered yet; `parked`: how many of them only wait."""
+class _Gateway:
+    """The calls of one gateway: those that are not answered yet, and the answers that are not sent yet.
 
-    tasks: dict[int, asyncio.Task[None]] = field(default_factory=dict[int, asyncio.Task[None]])
-    parked: int = 0
+    `parked`: how many of the first only wait.
+    """
+
+    def __init__(self) -> None:
+        self.tasks: dict[int, asyncio.Task[None]] = {}
+        self.parked = 0
+        self.is_over = False
+        # Set when there is something to send, or nothing any more.
+        self.wake = asyncio.Event()
+        self._outcomes: deque[tuple[int, bytes | status_pb2.Status]] = deque()
 
     @property
     def is_full(self) -> bool:
@@ -33,12 +41,33 @@ class _Running:
     def park(self, is_parked: bool) -> None:
         self.parked += 1 if is_parked else -1
 
+    def reply(self, number: int, outcome: bytes | status_pb2.Status) -> None:
+        """Takes the answer of a call."""
+        self._outcomes.append((number, outcome))
+        self.wake.set()
+
+    def next_batch(self) -> relay_pb2.RelayResponse | None:
+        """The answers that wait, up to the size of a batch; None when there is none."""
+        if not self._outcomes:
+            return None
+        batch = relay_pb2.RelayResponse()
+        size = 0
+        while self._outcomes and size < BATCH_BYTES:
+            number, outcome = self._outcomes.popleft()
+            if isinstance(outcome, bytes):
+                size += len(outcome)
+                batch.replies.add(id=number, message=outcome)
+            else:
+                batch.replies.add(id=number, status=outcome.SerializeToString())
+        return batch
+
 
 class RelayServicer(relay_pb2_grpc.RelayServiceServicer):
     """Serves gateways."""
 
     def __init__(self, methods: Methods) -> None:
         self._methods = methods
+        self._deadlines = Deadlines()
         self._in_flight = 0
         self._is_idle = asyncio.Event()
         self._is_idle.set()
@@ -51,79 +80,56 @@ class RelayServicer(relay_pb2_grpc.RelayServiceServicer):
         self, request_iterator: AsyncIterator[relay_pb2.RelayRequest], context: Any
     ) -> AsyncIterator[relay_pb2.RelayResponse]:
         """Answers calls until the gateway closes the stream; calls of a broken stream are given up."""
-        replies: asyncio.Queue[relay_pb2.RelayReply | None] = asyncio.Queue()
-        running = _Running()
-        reader = asyncio.create_task(self._read(request_iterator, running, replies))
+        gateway = _Gateway()
+        reader = asyncio.create_task(self._read(request_iterator, gateway))
         try:
-            while (reply := await replies.get()) is not None:
-                yield _batch(reply, replies)
+            while not gateway.is_over:
+                await gateway.wake.wait()
+                gateway.wake.clear()
+                while (batch := gateway.next_batch()) is not None:
+                    yield batch
             await reader
         finally:
             reader.cancel()
             with suppress(asyncio.CancelledError):
                 await reader
-            for task in running.tasks.values():
+            for task in gateway.tasks.values():
                 task.cancel()
 
-    async def _read(
-        self,
-        requests: AsyncIterator[relay_pb2.RelayRequest],
-        running: "_Running",
-        replies: "asyncio.Queue[relay_pb2.RelayReply | None]",
-    ) -> None:
+    async def _read(self, requests: AsyncIterator[relay_pb2.RelayRequest], gateway: _Gateway) -> None:
         try:
             async for request in requests:
                 for number in request.cancelled:
-                    if number in running.tasks:
-                        running.tasks.pop(number).cancel()
+                    if number in gateway.tasks:
+                        gateway.tasks.pop(number).cancel()
                 for call in request.calls:
-                    if running.is_full:
-                        status = errors.status_of(Unavailable("too many calls are in flight"))
-                        replies.put_nowait(_reply(call.id, status))
+                    if gateway.is_full:
+                        gateway.reply(call.id, errors.status_of(Unavailable("too many calls are in flight")))
                     else:
-                        running.tasks[call.id] = asyncio.create_task(self._run(call, running, replies))
+                        gateway.tasks[call.id] = asyncio.create_task(self._run(call, gateway))
         finally:
-            replies.put_nowait(None)
+            gateway.is_over = True
+            gateway.wake.set()
 
-    async def _run(
-        self,
-        call: relay_pb2.RelayCall,
-        running: "_Running",
-        replies: "asyncio.Queue[relay_pb2.RelayReply | None]",
-    ) -> None:
+    async def _run(self, call: relay_pb2.RelayCall, gateway: _Gateway) -> None:
+        timeout = calls.DEFAULT_TIMEOUT_SECONDS
+        if call.HasField("timeout"):
+            timeout = max(0.0, call.timeout.ToMicroseconds() / 1e6)
+        task = asyncio.current_task()
+        assert task is not None
         self._in_flight += 1
         self._is_idle.clear()
+        self._deadlines.start(task, timeout)
         try:
-            timeout = calls.DEFAULT_TIMEOUT_SECONDS
-            if call.HasField("timeout"):
-                timeout = max(0.0, call.timeout.ToMicroseconds() / 1e6)
-            metadata = dict(call.metadata)
-            outcome = await self._methods.relayed(call.method, call.message, metadata, timeout, running.park)
-            replies.put_nowait(_reply(call.id, outcome))
+            outcome = await self._methods.relayed(call.method, call.message, dict(call.metadata), timeout, gateway.park)
+        except asyncio.CancelledError:
+            if not self._deadlines.is_over(task):
+                raise
+            outcome = errors.status_of(calls.too_late())
         finally:
+            self._deadlines.finish(task)
             self._in_flight -= 1
             if self._in_flight == 0:
                 self._is_idle.set()
-            running.tasks.pop(call.id, None)
-
-
-def _reply(number: int, outcome: bytes | status_pb2.Status) -> relay_pb2.RelayReply:
-    if isinstance(outcome, bytes):
-        return relay_pb2.RelayReply(id=number, message=outcome)
-    return relay_pb2.RelayReply(id=number, status=outcome.SerializeToString())
-
-
-def _batch(
-    first: relay_pb2.RelayReply, replies: "asyncio.Queue[relay_pb2.RelayReply | None]"
-) -> relay_pb2.RelayResponse:
-    """This reply and those that wait behind it, up to the size of a batch."""
-    batch = relay_pb2.RelayResponse(replies=[first])
-    size = first.ByteSize()
-    while size < BATCH_BYTES and not replies.empty():
-        reply = replies.get_nowait()
-        if reply is None:
-            replies.put_nowait(None)
-            break
-        batch.replies.append(reply)
-        size += reply.ByteSize()
-    return batch
+            gateway.tasks.pop(call.id, None)
+        gateway.reply(call.id, outcome)

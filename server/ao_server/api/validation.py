@@ -14,15 +14,17 @@ from ao_server.errors import FieldProblem, Invalid
 
 SHOWN_KEY = 50
 
-# Given a message and the path in front of its fields, yields what is wrong.
-_Check = Callable[[Message, str], Iterator[FieldProblem]]
+# Given a message, the path in front of its fields and the problems so far, adds what is wrong.
+_Check = Callable[[Message, str, list[FieldProblem]], None]
 # Given a field's value, says what is wrong with it.
 _Rule = Callable[[Any], str | None]
 
 
 def validate(message: Message) -> None:
     """Invalid, with every field of the message that breaks a rule."""
-    problems = [problem for check in _checks(message.DESCRIPTOR) for problem in check(message, "")]
+    problems: list[FieldProblem] = []
+    for check in _checks(message.DESCRIPTOR):
+        check(message, "", problems)
     if problems:
         raise Invalid("; ".join(f"{each.field}: {each.message}" for each in problems[:3]), details=problems)
 
@@ -54,23 +56,23 @@ def _message_check(field: FieldDescriptor, rules: options_pb2.Rules) -> _Check:
     nested = field.message_type
     assert nested is not None
 
-    def check_one(message: Message, path: str) -> Iterator[FieldProblem]:
+    def check_one(message: Message, path: str, problems: list[FieldProblem]) -> None:
         if message.HasField(name):
             value = getattr(message, name)
             for check in _checks(nested):
-                yield from check(value, f"{path}{name}.")
+                check(value, f"{path}{name}.", problems)
         elif rules.required:
-            yield FieldProblem(path + name, "is required")
+            problems.append(FieldProblem(path + name, "is required"))
 
-    def check_all(message: Message, path: str) -> Iterator[FieldProblem]:
+    def check_all(message: Message, path: str, problems: list[FieldProblem]) -> None:
         values = getattr(message, name)
         wrong = _count_problem(rules, len(values))
         if wrong is not None:
-            yield FieldProblem(path + name, wrong)
+            problems.append(FieldProblem(path + name, wrong))
             return
         for place, value in enumerate(values):
             for check in _checks(nested):
-                yield from check(value, f"{path}{name}[{place}].")
+                check(value, f"{path}{name}[{place}].", problems)
 
     return check_all if field.is_repeated else check_one
 
@@ -86,17 +88,17 @@ def _count_problem(rules: options_pb2.Rules, count: int) -> str | None:
 def _list_check(field: FieldDescriptor, rules: options_pb2.Rules, value_rules: list[_Rule]) -> _Check:
     name = field.name
 
-    def check(message: Message, path: str) -> Iterator[FieldProblem]:
+    def check(message: Message, path: str, problems: list[FieldProblem]) -> None:
         values = getattr(message, name)
         wrong = _count_problem(rules, len(values))
         if wrong is not None:
-            yield FieldProblem(path + name, wrong)
+            problems.append(FieldProblem(path + name, wrong))
             return
         for place, value in enumerate(values):
             for rule in value_rules:
                 wrong = rule(value)
                 if wrong is not None:
-                    yield FieldProblem(f"{path}{name}[{place}]", wrong)
+                    problems.append(FieldProblem(f"{path}{name}[{place}]", wrong))
                     break
 
     return check
@@ -108,19 +110,19 @@ def _map_check(field: FieldDescriptor, rules: options_pb2.Rules) -> _Check | Non
     name = field.name
     value_rules = list(_value_rules(field.message_type.fields_by_name["value"], rules, is_json=False))
 
-    def check(message: Message, path: str) -> Iterator[FieldProblem]:
+    def check(message: Message, path: str, problems: list[FieldProblem]) -> None:
         values = getattr(message, name)
         wrong = _count_problem(rules, len(values))
         if wrong is not None:
-            yield FieldProblem(path + name, wrong)
+            problems.append(FieldProblem(path + name, wrong))
             return
         for key, value in values.items():
             if not key:
-                yield FieldProblem(path + name, "must not have an empty key")
+                problems.append(FieldProblem(path + name, "must not have an empty key"))
             for text in (key, value):
                 wrong = next((found for rule in value_rules if (found := rule(text)) is not None), None)
                 if wrong is not None:
-                    yield FieldProblem(f"{path}{name}.{key[:SHOWN_KEY]}", wrong)
+                    problems.append(FieldProblem(f"{path}{name}.{key[:SHOWN_KEY]}", wrong))
                     break
 
     return check
@@ -131,22 +133,22 @@ def _scalar_check(field: FieldDescriptor, rules: options_pb2.Rules, value_rules:
     has_presence = field.has_presence
     other = rules.required_unless
 
-    def check(message: Message, path: str) -> Iterator[FieldProblem]:
+    def check(message: Message, path: str, problems: list[FieldProblem]) -> None:
         value = getattr(message, name)
         absent = not message.HasField(name) if has_presence else not value
         if other and absent != message.HasField(other):
             wrong = f"is required where {other} is not given" if absent else f"cannot be given together with {other}"
-            yield FieldProblem(path + name, wrong)
+            problems.append(FieldProblem(path + name, wrong))
             return
         if absent:
             if rules.required:
-                yield FieldProblem(path + name, "is required")
+                problems.append(FieldProblem(path + name, "is required"))
             if has_presence or rules.required:
                 return
         for rule in value_rules:
             wrong = rule(value)
             if wrong is not None:
-                yield FieldProblem(path + name, wrong)
+                problems.append(FieldProblem(path + name, wrong))
                 return
 
     return check
