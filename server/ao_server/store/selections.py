@@ -46,7 +46,8 @@ class TaskSelections:
         """The tasks that an instance holds."""
         mark = self._mark
         return self._tasks(
-            f"project_id = {mark} AND agent_id = {mark} AND status = 'running' AND instance_id = {mark} ORDER BY id",
+            f"project_id = {mark} AND agent_id = {mark} AND {tables.UNFINISHED} AND (status = 'running') IS TRUE"
+            f" AND instance_id = {mark} ORDER BY id",
             [project_id, agent_id, instance_id],
         )
 
@@ -54,7 +55,7 @@ class TaskSelections:
         """Some of an agent's pending and running tasks."""
         mark = self._mark
         return self._tasks(
-            f"project_id = {mark} AND agent_id = {mark} AND status IN ('pending', 'running') ORDER BY id LIMIT {mark}",
+            f"project_id = {mark} AND agent_id = {mark} AND {tables.UNFINISHED} ORDER BY id LIMIT {mark}",
             [project_id, agent_id, limit],
         )
 
