@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ao_server import keys
-from ao_server.engine import intake, transitions
+from ao_server.engine import counters, intake, transitions
 from ao_server.engine.ids import Ids
 from ao_server.errors import Invalid
 from ao_server.store import lists, rows, schema, tables
@@ -151,6 +151,7 @@ async def world(url: str, seed: int) -> AsyncGenerator[World, None]:
         database,
         now,
         follow_ups=lambda batch: iter(()),
+        count=counters.of,
         observe=totals.observe,
         publish=lambda events: None,
         on_death=lambda error: None,

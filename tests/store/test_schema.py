@@ -163,7 +163,7 @@ async def test_labels_and_unfinished_tasks_of_the_second_schema_are_found_by_the
         schema.prepare(connection, database.path)
         selections = TaskSelections(database)
         with connection.begin():
-            found = Batch(connection, database, Statements(database), 0)
+            found = Batch(connection.connection.cursor(), database, Statements(database), Recent(), 0)
             held, unfinished = found.run(
                 [
                     Operation(lambda found, now: Changes(list(found.selected)), selection=selection)

@@ -127,6 +127,11 @@ class Batch:
             for key, before in table.before.items()
         ]
 
+    def feeds(self) -> list[Change]:
+        """The feeds that the finished transaction has moved on: which of two moments of the store is later."""
+        table = self._tables[rows.Feed]
+        return [Change(before, table.known[key]) for key, before in table.before.items()]
+
     @property
     def writes(self) -> bool:
         """Whether there is anything to write: what only looked proves nothing of the disk."""

@@ -190,6 +190,7 @@ class Writer:
                     answers += zip([_Waiting(operation, None) for operation in operations], answered, strict=True)
                 changes = batch.changes()
                 batch.finish(self._count(changes))
+                changes += batch.feeds()
         except BaseException as error:
             if is_away(error):
                 self._database.leave_transaction(connection)
