@@ -50,6 +50,7 @@ from ao_server.store import credentials, events, schema, sqlite_library
 from ao_server.store.database import Database, is_away
 from ao_server.store.reader import Reader
 from ao_server.store.selections import TaskSelections
+from ao_server.store.totals import Totals
 from ao_server.store.writer import Writer
 
 log = structlog.get_logger("ao_server")
@@ -105,6 +106,8 @@ async def serving(settings: Settings, stop: asyncio.Event) -> AsyncGenerator[Ser
         clock = SystemClock()
         ids = Ids()
         reader = Reader(database)
+        totals = Totals(reader)
+        stack.push_async_callback(totals.stop)
         registry = Registry(clock, settings.lease)
         selections = TaskSelections(database)
         dispatcher = Dispatcher(registry, selections, clock.monotonic)
@@ -116,7 +119,7 @@ async def serving(settings: Settings, stop: asyncio.Event) -> AsyncGenerator[Ser
             clock.now,
             follow_ups=dispatcher.claims,
             count=counters.of,
-            observe=_each(registry.observe, releases.observe, dispatcher.observe),
+            observe=_each(registry.observe, releases.observe, dispatcher.observe, totals.observe),
             publish=_each(feed.publish, waits.publish),
             on_death=die,
         )
@@ -137,10 +140,10 @@ async def serving(settings: Settings, stop: asyncio.Event) -> AsyncGenerator[Ser
             AgentServicer(writer, reader, registry, fleet, clearing, clock, ids), _as_server(methods)
         )
         tasks_pb2_grpc.add_TaskServiceServicer_to_server(
-            TaskServicer(writer, reader, feed, waits, registry, fleet, ids), _as_server(methods)
+            TaskServicer(writer, totals, feed, waits, registry, fleet, ids), _as_server(methods)
         )
         monitoring_pb2_grpc.add_MonitoringServiceServicer_to_server(
-            MonitoringServicer(writer, reader, feed, clock, settings.data_dir), _as_server(methods)
+            MonitoringServicer(writer, totals, feed, clock, settings.data_dir), _as_server(methods)
         )
         runners_pb2_grpc.add_RunnerServiceServicer_to_server(
             RunnerServicer(fleet, writer, clock, random.random, settings.lease), _as_server(methods)

@@ -39,8 +39,8 @@ from ao_server.engine import (
     sessions,
     transitions,
 )
+from ao_server.store import lists, writer
 from ao_server.store import tasks as stored_tasks
-from ao_server.store import writer
 from tests.docs.tables import ROOT
 
 _DEFAULTS: Final = settings.read(host="127.0.0.1", grpc_port=0, data_dir=None, database_url=None, environment={})
@@ -120,7 +120,7 @@ LIMITS: Final = {
     "processes lost with a task": f"{transitions.MAX_DELIVERIES}",
     "claims of an agent, of which one takes the oldest task": f"{placement.OLDEST_EVERY}",
     "`position` in an explanation": f"{api_tasks.MAX_POSITION:,}",
-    "`result` in lists and events": _size(stored_tasks.INLINE_RESULT_BYTES),
+    "`result` in lists and events": _size(lists.INLINE_RESULT_BYTES),
     "log lines shown with a task": f"{stored_tasks.INLINE_LOG_LINES}",
     "log lines of a task": f"{logs.MAX_LINES:,}",
     "log lines of an attempt, from its code": f"{runner_reports.FIRST_LINES:,}",

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, text
 from sqlmodel import SQLModel
 
 from ao_server.errors import CannotStart
-from ao_server.store import agents, rows, schema, tasks
+from ao_server.store import agents, lists, rows, schema, tasks
 from ao_server.store.batch import Batch, Statements
 from ao_server.store.changes import Changes, Operation
 from ao_server.store.database import Database
@@ -19,6 +19,7 @@ from ao_server.store.filters import TaskFilter
 from ao_server.store.reader import Reader
 from ao_server.store.recent import Recent
 from ao_server.store.selections import TaskSelections
+from ao_server.store.totals import Totals
 
 LATER = """
 import sqlalchemy as sa
@@ -131,9 +132,58 @@ async def test_what_the_first_schema_holds_is_found_and_dispatched_by_the_presen
     reader = Reader(database)
     try:
         chosen = TaskFilter(agent_type="worker", status="pending")
-        assert (await tasks.page(reader, "p", chosen, page=1, limit=10)).total == 1
+        assert (await lists.page(Totals(reader), "p", chosen, page=1, limit=10)).total == 1
         registered = [(await agents.get(reader, "p", name)) for name in ("agent_1", "agent_2")]
         assert [agent and agent.registered_as for agent in registered] == ["n", None]
+    finally:
+        await database.close()
+
+
+LABELLED_ROWS = """
+INSERT INTO tasks
+    (project_id, id, agent_id, type, priority, created_at, status, attempt, deliveries, progress, log_lines, queue,
+     agent_type, failures, labels, instance_id, completed_at)
+    VALUES
+    ('p', 'task_1', 'agent_1', 'w', 2, 1, 'pending', 0, 0, 0, 0, 'q', 't', 0, '{"env":"prod"}', NULL, NULL),
+    ('p', 'task_2', 'agent_1', 'w', 2, 2, 'running', 1, 1, 0, 0, 'q', 't', 0, NULL, 'i', NULL),
+    ('p', 'task_3', 'agent_1', 'w', 2, 3, 'completed', 1, 1, 0, 0, 'q', 't', 0, '{"env":"x","a":""}', 'i', 9);
+INSERT INTO task_labels VALUES ('p', 'env', 'prod', 'task_1'), ('p', 'env', 'x', 'task_3'), ('p', 'a', '', 'task_3');
+INSERT INTO feeds (project_id, feed_id, last, pruned) VALUES ('p', 'f', 0, 0)
+"""
+
+
+async def test_labels_and_unfinished_tasks_of_the_second_schema_are_found_by_the_present_one(database_url: str) -> None:
+    database = Database(database_url)
+    with writing(database) as connection:
+        configuration = schema.alembic_configuration()
+        configuration.attributes["connection"] = connection
+        with connection.begin():
+            command.upgrade(configuration, "0002")
+            for statement in LABELLED_ROWS.split(";"):
+                connection.exec_driver_sql(statement)
+        schema.prepare(connection, database.path)
+        selections = TaskSelections(database)
+        with connection.begin():
+            found = Batch(connection.connection.cursor(), database, Statements(database), Recent(), 0)
+            held, unfinished = found.run(
+                [
+                    Operation(lambda found, now: Changes(list(found.selected)), selection=selection)
+                    for selection in (selections.held_by("p", "agent_1", "i"), selections.unfinished("p", "agent_1", 9))
+                ]
+            )
+        assert [task.id for (task,) in held] == ["task_2"]
+        assert [task.id for (task,) in unfinished] == ["task_1", "task_2"]
+    reader = Reader(database)
+    try:
+        totals = Totals(reader)
+        for labels, expected in (
+            ([("env", None)], ["task_3", "task_1"]),
+            ([("env", "prod")], ["task_1"]),
+            ([("env", "x"), ("a", "")], ["task_3"]),
+        ):
+            page = await lists.page(totals, "p", TaskFilter(labels=labels), page=1, limit=10)
+            assert ([listed.task.id for listed in page.rows], page.total) == (expected, len(expected))
+        assert [task.id for task in await tasks.running(reader)] == ["task_2"]
     finally:
         await database.close()
 

@@ -16,7 +16,7 @@ from ao_server.store.statements import TableStatements
 
 PROJECT = "project_default"
 QUEUES = ["agent_1", "type:t"]
-OF_AGENT = "tasks_by_agent (project_id=? AND agent_id=? AND status=?)"
+OF_AGENT = "tasks_unfinished (project_id=? AND agent_id=?)"
 OF_QUEUE = "tasks_by_queue (project_id=? AND queue=?"
 
 
@@ -75,9 +75,7 @@ TASK = rows.Task(
 READS: list[Callable[[Reader], Awaitable[Any]]] = [
     tasks.running,
     tasks.next_ready_at,
-    lambda reader: tasks.get(reader, PROJECT, "task_1"),
     lambda reader: tasks.ahead(reader, TASK, 1_000),
-    lambda reader: tasks.logs(reader, PROJECT, "task_1", page=1, limit=10),
     lambda reader: counts.of_agents(reader, PROJECT, ["agent_1"]),
     lambda reader: counts.history(reader, PROJECT, 5, 30),
     lambda reader: events.after(reader, PROJECT, 5, 100),

@@ -18,13 +18,14 @@ from ao_server.engine import attach, counters, intake
 from ao_server.engine.clock import SystemClock
 from ao_server.engine.ids import Ids
 from ao_server.errors import DeadlineExceeded, Invalid, Unavailable
-from ao_server.store import agents, counts, events, rows, schema, tasks
+from ao_server.store import agents, events, lists, rows, schema, tasks
 from ao_server.store.agents import AgentFilter
 from ao_server.store.batch import Batch
 from ao_server.store.changes import Change, Changes, Found, Key, Operation
 from ao_server.store.database import Database
 from ao_server.store.filters import TaskFilter
 from ao_server.store.reader import Reader
+from ao_server.store.totals import Totals
 from ao_server.store.writer import Writer
 
 PROJECT = keys.DEFAULT_PROJECT
@@ -88,7 +89,7 @@ async def test_every_answered_create_is_there_after_reopening_with_exact_totals_
     database = Database(database_url)
     reader = Reader(database)
     try:
-        page = await tasks.page(reader, PROJECT, TaskFilter(agent_id=agent.id), page=3, limit=100)
+        page = await lists.page(Totals(reader), PROJECT, TaskFilter(agent_id=agent.id), page=3, limit=100)
         assert page.total == 300
         assert [listed.task.id for listed in page.rows] == sorted((task.id for task in made), reverse=True)[200:]
         kept = await events.after(reader, PROJECT, 0, 1_000)
@@ -121,8 +122,7 @@ async def test_a_refused_write_and_a_broken_one_fail_alone_in_a_shared_batch(dat
         assert len(good) == 40
         assert "status_known" in str(results[20])
         assert isinstance(results[21], Invalid) and results[21].details[0].field == "agent_id"
-        async with store.reader.connect() as connection:
-            assert await counts.tasks(connection, PROJECT, TaskFilter()) == 40
+        assert await Totals(store.reader).total(PROJECT, TaskFilter()) == 40
         assert [event.position for event in store.published] == list(range(1, 42))
 
 
@@ -221,7 +221,7 @@ async def test_a_commit_that_came_through_although_its_connection_broke_is_answe
         Cut(store, monkeypatch, came_through=True)
         made = await asyncio.gather(*(store.task(agent) for _ in range(10)))
         after = await store.task(agent)
-        page = await tasks.page(store.reader, PROJECT, TaskFilter(), page=1, limit=100)
+        page = await lists.page(Totals(store.reader), PROJECT, TaskFilter(), page=1, limit=100)
         assert {listed.task.id for listed in page.rows} == {after.id, *(task.id for task in made)}
         assert page.total == 11
         assert [event.position for event in store.published] == list(range(1, 13))
@@ -238,7 +238,7 @@ async def test_a_commit_that_did_not_come_through_with_its_connection_has_failed
         with pytest.raises(Unavailable):
             await store.task(agent)
         await store.task(agent)
-        page = await tasks.page(store.reader, PROJECT, TaskFilter(), page=1, limit=100)
+        page = await lists.page(Totals(store.reader), PROJECT, TaskFilter(), page=1, limit=100)
         assert page.total == 1
         assert [event.position for event in store.published] == [1, 2]
 
@@ -287,5 +287,5 @@ async def test_what_raises_behind_a_commit_ends_the_writer_and_nothing_is_writte
         assert [str(death) for death in store.deaths] == ["a bug"]
         with pytest.raises(Unavailable):
             await store.agent()
-        page = await tasks.page(store.reader, PROJECT, TaskFilter(), page=1, limit=100)
+        page = await lists.page(Totals(store.reader), PROJECT, TaskFilter(), page=1, limit=100)
         assert page.total == len(page.rows) == 5

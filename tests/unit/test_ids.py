@@ -1,7 +1,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ao_server.engine.ids import Ids, first_at
+from ao_server.engine.ids import Ids
+from ao_server.store.id_times import first_at, time_of
 
 MILLISECONDS = st.integers(0, (1 << 48) - 1)
 
@@ -20,6 +21,7 @@ def test_an_id_holds_its_creation_time_to_the_millisecond(now: int) -> None:
     identifier, created_at = Ids().new("task", now)
     assert created_at == now // 1000 * 1000
     assert first_at("task", created_at) <= identifier < first_at("task", created_at + 1)
+    assert time_of(identifier) == created_at
 
 
 def test_within_one_millisecond_the_random_part_is_counted_up() -> None:

@@ -17,7 +17,7 @@ def agent(
     row: rows.Agent, totals: AgentTotals, instances: Sequence[Instance], monotonic: float, lease: float
 ) -> agents_pb2.Agent:
     """An agent with its metrics and the health of its processes."""
-    message = messages.fill(agents_pb2.Agent(), row)
+    message = messages.filled(agents_pb2.Agent, row)
     loads = [instance.session.load for instance in instances if instance.session is not None]
     message.health.status = _health(row, totals.running, instances, monotonic, lease)
     checked = max((load.at for load in loads), default=0) or row.last_seen_at
@@ -43,7 +43,7 @@ def task_types(instances: Sequence[Instance]) -> list[agents_pb2.TaskType]:
     shown: list[agents_pb2.TaskType] = []
     size = 0
     for name in sorted(stated):
-        message = messages.fill(agents_pb2.TaskType(), stated[name])
+        message = messages.filled(agents_pb2.TaskType, stated[name])
         size += message.ByteSize()
         shown.append(message if size <= MAX_TYPES_BYTES else agents_pb2.TaskType(name=name))
     return shown

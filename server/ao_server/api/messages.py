@@ -10,7 +10,9 @@ from google.protobuf.message import Message
 from agent_orchestration.v1 import common_pb2, events_pb2, tasks_pb2
 from ao_server.engine import bodies, counters, intake, retries
 from ao_server.store import rows
-from ao_server.store.tasks import ListedTask, TaskDetail
+from ao_server.store.lists import ListedTask
+from ao_server.store.tasks import TaskDetail
+from ao_server.store.views import values_getter
 
 MessageType = TypeVar("MessageType", bound=Message)
 
@@ -21,15 +23,14 @@ PRIORITIES: Mapping[int, int] = {
     common_pb2.PRIORITY_LOW: 3,
 }
 _PRIORITY_NUMBERS = {rank: number for number, rank in PRIORITIES.items()}
+_IMMEDIATE = {"type": tasks_pb2.SCHEDULE_TYPE_IMMEDIATE}
 
 
-def fill(message: MessageType, source: object) -> MessageType:
-    """Copies what the message and the source (a row or body) both have, by name. None leaves a field unset."""
-    for name, put in _copiers(message.DESCRIPTOR):
-        value = getattr(source, name, None)
-        if value is not None:
-            put(message, value)
-    return message
+def filled(message_type: type[MessageType], source: object, **more: Any) -> MessageType:
+    """A message with what it and the source (a row or body) both have, by name, and what else is given. None leaves a
+    field unset.
+    """
+    return message_type(**_fields(message_type.DESCRIPTOR, type(source))(source), **more)
 
 
 def enum_name(enum: Any, number: int) -> str:
@@ -40,102 +41,109 @@ def enum_name(enum: Any, number: int) -> str:
 
 def task_detail(detail: TaskDetail) -> tasks_pb2.Task:
     """A task as it is shown alone."""
-    message = task(detail.task)
-    message.payload = detail.payload
-    if detail.result is not None:
-        message.result = detail.result
-    message.logs.extend(log_line(line) for line in detail.logs)
-    return message
+    logs = [log_line(line) for line in detail.logs]
+    return task(detail.task, payload=detail.payload, result=detail.result, logs=logs)
 
 
 def log_line(line: object) -> common_pb2.LogLine:
     """A log line, from the store or from an event."""
-    return fill(common_pb2.LogLine(), line)
+    return filled(common_pb2.LogLine, line)
 
 
 def created_task(row: rows.Task, payload: str) -> tasks_pb2.Task:
     """A task in the moment of its creation, as it is shown alone."""
-    message = task(row)
-    message.payload = payload
-    return message
+    return task(row, payload=payload)
 
 
 def listed_task(listed: ListedTask) -> tasks_pb2.Task:
     """A task as lists show it."""
-    return _with_result(task(listed.task), listed.result, listed.result_omitted)
+    return task(listed.task, result=listed.result, result_omitted=listed.result_omitted or None)
 
 
-def task(row: rows.Task) -> tasks_pb2.Task:
-    """What every view of a task shows."""
-    message = fill(tasks_pb2.Task(), row)
-    message.priority = _PRIORITY_NUMBERS[row.priority]  # pyright: ignore[reportAttributeAccessIssue] - an enum's number
+def task(row: rows.Task, **more: Any) -> tasks_pb2.Task:
+    """What every view of a task shows, and what this one shows beside it."""
+    if row.labels is not None:
+        more["labels"] = intake.labels_of(row)
+    if row.retry is not None:
+        more["retry"] = filled(tasks_pb2.RetryPolicy, retries.of(row))
+    if row.error_code is not None:
+        more["error"] = {"code": row.error_code, "message": row.error_message or ""}
+    if row.started_at is not None and row.completed_at is not None:
+        more["duration"] = _seconds_and_nanos(counters.duration(row))
+    message = filled(
+        tasks_pb2.Task, row, priority=_PRIORITY_NUMBERS[row.priority], schedule=_schedule(row.run_at), **more
+    )
     if not row.agent_id:
         message.ClearField("agent_id")
-    message.labels.update(intake.labels_of(row))
-    message.schedule.type = tasks_pb2.SCHEDULE_TYPE_IMMEDIATE
-    if row.run_at is not None:
-        message.schedule.type = tasks_pb2.SCHEDULE_TYPE_DELAYED
-        message.schedule.run_at.FromMicroseconds(row.run_at)
-    if row.retry is not None:
-        message.retry.SetInParent()
-        fill(message.retry, retries.of(row))
-    if row.error_code is not None:
-        message.error.code = row.error_code
-        message.error.message = row.error_message or ""
-    if row.started_at is not None and row.completed_at is not None:
-        message.duration.FromMicroseconds(counters.duration(row))
     return message
 
 
 def event(row: rows.Event, cursor: str) -> events_pb2.Event:
     """An event of the feed."""
-    message = events_pb2.Event(cursor=cursor, agent_id=row.agent_id, task_id=row.task_id)
-    message.type = events_pb2.EventType.Value(f"EVENT_TYPE_{row.type.upper()}")
-    message.timestamp.FromMicroseconds(row.timestamp)
     body = bodies.decode(row)
     match body:
         case bodies.TaskBody():
-            message.task.CopyFrom(_with_result(task(body.task), body.result, body.result_omitted))
+            more: dict[str, Any] = {
+                "task": task(body.task, result=body.result, result_omitted=body.result_omitted or None)
+            }
         case bodies.LogBody():
-            fill(message.task_log, body)
-            message.task_log.lines.extend(log_line(line) for line in body.lines)
+            lines = [log_line(line) for line in body.lines]
+            more = {"task_log": filled(events_pb2.TaskLog, body, lines=lines)}
         case bodies.AlertBody():
-            fill(message.system_alert, body)
+            more = {"system_alert": filled(events_pb2.SystemAlert, body)}
         case _:
-            fill(message.agent_status_change, body)
-    return message
+            more = {"agent_status_change": filled(events_pb2.AgentStatusChange, body)}
+    return events_pb2.Event(
+        cursor=cursor,
+        type=events_pb2.EventType.Value(f"EVENT_TYPE_{row.type.upper()}"),
+        timestamp=_seconds_and_nanos(row.timestamp),
+        agent_id=row.agent_id,
+        task_id=row.task_id,
+        **more,
+    )
 
 
-def _with_result(message: tasks_pb2.Task, result: str | None, omitted: bool) -> tasks_pb2.Task:
-    if result is not None:
-        message.result = result
-    if omitted:
-        message.result_omitted = True
-    return message
+def _schedule(run_at: int | None) -> dict[str, Any]:
+    if run_at is None:
+        return _IMMEDIATE
+    return {"type": tasks_pb2.SCHEDULE_TYPE_DELAYED, "run_at": _seconds_and_nanos(run_at)}
+
+
+def _seconds_and_nanos(microseconds: int) -> Any:
+    """A time or a duration that is not negative, as a constructor takes it."""
+    seconds, rest = divmod(microseconds, 1_000_000)
+    return {"seconds": seconds, "nanos": rest * 1_000}
 
 
 @cache
-def _copiers(descriptor: Descriptor) -> list[tuple[str, Callable[[Any, Any], None]]]:
-    found = [(field.name, _copier(field)) for field in descriptor.fields if not field.is_repeated]
-    return [(name, put) for name, put in found if put is not None]
+def _fields(descriptor: Descriptor, source: type[Any]) -> Callable[[Any], dict[str, Any]]:
+    """What a message's constructor takes from a source of this type. Columns of one kind are read in one go: this runs
+    for every task of every list and event.
+    """
+    shared = [field for field in descriptor.fields if not field.is_repeated and hasattr(source, field.name)]
+    scalars = [field.name for field in shared if field.message_type is None and field.enum_type is None]
+    enums = [(field.name, _numbers(field.enum_type)) for field in shared if field.enum_type is not None]
+    times = [field.name for field in shared if _is_time(field)]
+    scalars_of = values_getter(tuple(scalars))
 
-
-def _copier(field: FieldDescriptor) -> Callable[[Any, Any], None] | None:
-    name = field.name
-    if field.message_type is not None:
-        if not field.message_type.full_name.startswith("google.protobuf."):
-            return None
-        return lambda message, value: getattr(message, name).FromMicroseconds(value)
-    if field.enum_type is not None:
-        numbers = _numbers(field.enum_type)
-
-        def put_enum(message: Any, value: Any) -> None:
+    def fields(row: Any) -> dict[str, Any]:
+        found = dict(zip(scalars, scalars_of(row), strict=True))
+        for name, numbers in enums:
+            value = getattr(row, name)
             # A priority is a number in the store and is translated by its own table.
             if isinstance(value, str):
-                setattr(message, name, numbers[value])
+                found[name] = numbers[value]
+        for name in times:
+            value = getattr(row, name)
+            if value is not None:
+                found[name] = _seconds_and_nanos(value)
+        return found
 
-        return put_enum
-    return lambda message, value: setattr(message, name, value)
+    return fields
+
+
+def _is_time(field: FieldDescriptor) -> bool:
+    return field.message_type is not None and field.message_type.full_name.startswith("google.protobuf.")
 
 
 def _numbers(enum: Any) -> dict[str, int]:

@@ -17,7 +17,7 @@ from ao_server.engine.feed import READ_AT_ONCE, Feed
 from ao_server.errors import Forbidden, Unavailable
 from ao_server.store import agents, counts, rows
 from ao_server.store.filters import TaskFilter
-from ao_server.store.reader import Reader
+from ao_server.store.totals import Totals
 from ao_server.store.writer import Writer
 
 MESSAGE_BYTES = 256 * 1024
@@ -26,9 +26,10 @@ MESSAGE_BYTES = 256 * 1024
 class MonitoringServicer(monitoring_pb2_grpc.MonitoringServiceServicer):
     """The state of the system, and what happens in it."""
 
-    def __init__(self, writer: Writer, reader: Reader, feed: Feed, clock: Clock, data_dir: Path) -> None:
+    def __init__(self, writer: Writer, totals: Totals, feed: Feed, clock: Clock, data_dir: Path) -> None:
         self._writer = writer
-        self._reader = reader
+        self._totals = totals
+        self._reader = totals.reader
         self._feed = feed
         self._clock = clock
         self._data_dir = data_dir
@@ -89,10 +90,10 @@ class MonitoringServicer(monitoring_pb2_grpc.MonitoringServiceServicer):
         project_id = calls.current().project_id
         minute = self._clock.now() // MICROSECONDS_A_MINUTE
         metrics = response.metrics
+        pending = await self._totals.total(project_id, TaskFilter(status="pending"))
+        response.services.message_queue.pending_messages = pending
+        metrics.running_tasks = await self._totals.total(project_id, TaskFilter(status="running"))
         async with self._reader.connect() as connection:
-            pending = await counts.tasks(connection, project_id, TaskFilter(status="pending"))
-            response.services.message_queue.pending_messages = pending
-            metrics.running_tasks = await counts.tasks(connection, project_id, TaskFilter(status="running"))
             metrics.completed_tasks_today = await counts.completed_today(connection, project_id, minute)
             metrics.active_agents = await agents.count_active(connection, project_id)
 

@@ -6,10 +6,10 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from agent_orchestration.v1 import common_pb2, tasks_pb2
 from ao_server.api import messages
 from ao_server.engine import retries
-from ao_server.engine.ids import first_at
 from ao_server.engine.intake import NewTask
 from ao_server.errors import Invalid
 from ao_server.store.filters import TaskFilter
+from ao_server.store.id_times import first_at
 
 
 def new_task(request: tasks_pb2.CreateTaskRequest, project_id: str, path: str = "") -> NewTask:

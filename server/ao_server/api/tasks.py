@@ -18,8 +18,8 @@ from ao_server.engine.registry import Registry
 from ao_server.engine.states import FINAL
 from ao_server.engine.waits import Waits
 from ao_server.errors import NotFound
-from ao_server.store import agents, rows, tasks
-from ao_server.store.reader import Reader
+from ao_server.store import agents, lists, rows, tasks
+from ao_server.store.totals import Totals
 from ao_server.store.writer import Writer
 
 MAX_POSITION = 1_000
@@ -31,10 +31,11 @@ class TaskServicer(tasks_pb2_grpc.TaskServiceServicer):
     """Submits tasks, shows and stops them."""
 
     def __init__(
-        self, writer: Writer, reader: Reader, feed: Feed, waits: Waits, registry: Registry, fleet: Fleet, ids: Ids
+        self, writer: Writer, totals: Totals, feed: Feed, waits: Waits, registry: Registry, fleet: Fleet, ids: Ids
     ) -> None:
         self._writer = writer
-        self._reader = reader
+        self._totals = totals
+        self._reader = totals.reader
         self._feed = feed
         self._waits = waits
         self._registry = registry
@@ -70,8 +71,8 @@ class TaskServicer(tasks_pb2_grpc.TaskServiceServicer):
     async def ListTasks(self, request: tasks_pb2.ListTasksRequest, context: Any) -> tasks_pb2.ListTasksResponse:
         """Lists tasks."""
         asked = pages.keyset(request, request.starting_after)
-        found = await tasks.page(
-            self._reader,
+        found = await lists.page(
+            self._totals,
             calls.current().project_id,
             task_requests.task_filter(request),
             page=asked.page,

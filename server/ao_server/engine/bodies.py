@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from ao_server.store import rows
-from ao_server.store.tasks import INLINE_RESULT_BYTES
+from ao_server.store.lists import INLINE_RESULT_BYTES
 
 
 class TaskBody(msgspec.Struct, omit_defaults=True):

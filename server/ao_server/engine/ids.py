@@ -7,12 +7,8 @@ value is counted up. Lists use the order instead of an index on the creation tim
 import secrets
 import threading
 from collections.abc import Callable
-from typing import Final
 
-_ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
-_PAIRS: Final = [first + second for first in _ALPHABET for second in _ALPHABET]
-_RANDOM_BITS: Final = 80
-_TEXT_LENGTH: Final = 26
+from ao_server.store.id_times import RANDOM_BITS, text
 
 
 class Ids:
@@ -29,19 +25,8 @@ class Ids:
         The time is `now` to the millisecond, or the last id's when the clock went back.
         """
         with self._lock:
-            earliest = (now // 1000) << _RANDOM_BITS
-            value = earliest | self._random_bits(_RANDOM_BITS) if earliest > self._last else self._last + 1
+            earliest = (now // 1000) << RANDOM_BITS
+            value = earliest | self._random_bits(RANDOM_BITS) if earliest > self._last else self._last + 1
             self._last = max(value, self._last + 1)
             value = self._last
-        return f"{prefix}_{_text(value)}", (value >> _RANDOM_BITS) * 1000
-
-
-def first_at(prefix: str, time: int) -> str:
-    """The smallest id that an object created at this time (microseconds, rounded up) or later can have."""
-    milliseconds = min(max(-(-time // 1000), 0), (1 << 48) - 1)
-    return f"{prefix}_{_text(milliseconds << _RANDOM_BITS)}"
-
-
-def _text(value: int) -> str:
-    pairs = [_PAIRS[(value >> shift) & 1023] for shift in range(120, -1, -10)]
-    return "".join(pairs)[-_TEXT_LENGTH:]
+        return f"{prefix}_{text(value)}", (value >> RANDOM_BITS) * 1000

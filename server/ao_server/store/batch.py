@@ -127,6 +127,11 @@ class Batch:
             for key, before in table.before.items()
         ]
 
+    def feeds(self) -> list[Change]:
+        """The feeds that the finished transaction has moved on: which of two moments of the store is later."""
+        table = self._tables[rows.Feed]
+        return [Change(before, table.known[key]) for key, before in table.before.items()]
+
     @property
     def writes(self) -> bool:
         """Whether there is anything to write: what only looked proves nothing of the disk."""
@@ -148,7 +153,7 @@ class Batch:
         """The transaction is committed: what it wrote is what the store holds."""
         for row, table in self._tables.items():
             if table.before:
-                self._recent.keep(row, ((key, table.known[key]) for key in table.before))
+                self._recent.keep(row, {key: table.known[key] for key in table.before})
 
     def _load(self, keys: Iterable[Key]) -> None:
         missing: dict[Any, set[Values]] = {}

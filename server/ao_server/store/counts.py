@@ -8,7 +8,6 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ao_server.store import tables
-from ao_server.store.filters import TaskFilter
 from ao_server.store.reader import Reader
 
 _COUNT: Any = tables.TaskCount
@@ -24,17 +23,6 @@ class AgentTotals:
     failed: int = 0
     running: int = 0
     duration: int = 0
-
-
-async def tasks(connection: AsyncConnection, project_id: str, chosen: TaskFilter) -> int:
-    """How many tasks match."""
-    where = [_COUNT.project_id == project_id]
-    for name in ("agent_id", "status", "priority", "type", "agent_type"):
-        wanted = getattr(chosen, name)
-        if wanted is not None:
-            where.append(getattr(_COUNT, name) == wanted)
-    statement = select(func.coalesce(func.sum(_COUNT.tasks), 0)).where(*where)
-    return int((await connection.execute(statement)).scalar_one())
 
 
 async def of_agents(reader: Reader, project_id: str, agent_ids: Sequence[str]) -> dict[str, AgentTotals]:

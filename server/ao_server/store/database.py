@@ -21,6 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import QueuePool
 
 from ao_server.errors import CannotStart
+from ao_server.store.driver import Connections, PostgresConnection, SqliteConnection
 
 READERS = 4
 # How long the writer waits for somebody else's write transaction before it says that the store is away.
@@ -31,7 +32,9 @@ _ADVISORY_LOCK = 0x616F_7365_7276
 
 
 class Database:
-    """Engines for the one writer and for the readers of one database."""
+    """Engines for the one writer and for the readers of one database, and `direct` connections for reads that are asked
+    for all the time.
+    """
 
     def __init__(self, url: str) -> None:
         """`url`: `sqlite:///PATH` or `postgresql://...`. ValueError when it is neither."""
@@ -41,12 +44,16 @@ class Database:
             if not parsed.database:
                 raise ValueError("an SQLite URL needs a file: sqlite:///path/to/ao.db")
             self.path: Path | None = Path(parsed.database).absolute()
-            self.writing, self.reading = _sqlite_engines(self.path)
+            uri = f"file:{quote(str(self.path))}?mode=ro"
+            self.writing, self.reading = _sqlite_engines(self.path, uri)
+            self.direct = Connections(lambda: SqliteConnection.open(uri), READERS)
         elif backend == "postgresql":
             self.path = None
             psycopg_url = parsed.set(drivername="postgresql+psycopg")
             self.writing = create_engine(psycopg_url, pool_size=1, max_overflow=1, paramstyle="format")
             self.reading = create_async_engine(psycopg_url, pool_size=READERS, pool_pre_ping=True, max_overflow=0)
+            plain_url = parsed.set(drivername="postgresql").render_as_string(hide_password=False)
+            self.direct = Connections(lambda: PostgresConnection.open(plain_url), READERS)
         else:
             raise ValueError(f"{backend} is not supported: use sqlite:///PATH or postgresql://...")
 
@@ -82,6 +89,10 @@ class Database:
             if driver.in_transaction:
                 driver.rollback()
 
+    def text(self, sql: str) -> str:
+        """A statement that marks its parameters with `?`, as the driver takes it. It must hold no other `?`."""
+        return sql if self.is_sqlite else sql.replace("?", "%s")
+
     def list_parameter(self, values: Sequence[Any]) -> Any:
         """A list as one parameter of a hot statement."""
         return json.dumps(values) if self.is_sqlite else list(values)
@@ -93,6 +104,7 @@ class Database:
 
     async def close(self) -> None:
         """Closes every connection; aiosqlite's threads end with theirs."""
+        await self.direct.close()
         await self.reading.dispose()
         self.writing.dispose()
 
@@ -117,7 +129,7 @@ def is_serialization_failure(error: BaseException) -> bool:
     return getattr(original, "sqlstate", None) in {"40001", "40P01"}
 
 
-def _sqlite_engines(path: Path) -> tuple[Engine, AsyncEngine]:
+def _sqlite_engines(path: Path, uri: str) -> tuple[Engine, AsyncEngine]:
     writing = create_engine(
         "sqlite://",
         creator=lambda: _open_sqlite(path),
@@ -131,9 +143,7 @@ def _sqlite_engines(path: Path) -> tuple[Engine, AsyncEngine]:
     def take_the_write_lock(connection: Connection) -> None:  # pyright: ignore[reportUnusedFunction] - registered
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
-    reading = create_async_engine(
-        f"sqlite+aiosqlite:///file:{quote(str(path))}?mode=ro&uri=true", pool_size=READERS, max_overflow=0
-    )
+    reading = create_async_engine(f"sqlite+aiosqlite:///{uri}&uri=true", pool_size=READERS, max_overflow=0)
     return writing, reading
 
 

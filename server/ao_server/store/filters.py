@@ -2,6 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Final
+
+# The columns whose values a list can be narrowed to, in the order in which shapes name them.
+DIMENSIONS: Final = ("agent_id", "agent_type", "type", "priority", "status")
+Label = tuple[str, str | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,9 +22,10 @@ class TaskFilter:
     agent_type: str | None = None
     id_from: str | None = None
     id_before: str | None = None
-    labels: Sequence[tuple[str, str | None]] = ()
+    labels: Sequence[Label] = ()
 
     @property
-    def is_counted(self) -> bool:
-        """Whether the counters know how many match."""
-        return self.id_from is None and self.id_before is None and not self.labels
+    def wanted(self) -> dict[str, Any]:
+        """The wanted values of columns, by column."""
+        values = (self.agent_id, self.agent_type, self.type, self.priority, self.status)
+        return {name: value for name, value in zip(DIMENSIONS, values, strict=True) if value is not None}

@@ -1,4 +1,6 @@
-"""Reads through the asynchronous engine, as rows. They see what is committed, never the batch in the making."""
+"""Reads, as rows through the asynchronous engine or as tuples from the driver. They see what is committed, never the
+batch in the making.
+"""
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
@@ -12,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from ao_server.errors import Unavailable
 from ao_server.store import rows
 from ao_server.store.database import Database, is_away
+from ao_server.store.driver import AWAY
 
 RowType = TypeVar("RowType")
 
@@ -42,6 +45,13 @@ class Reader:
             if is_away(error):
                 raise Unavailable("the store cannot be read now") from error
             raise
+
+    async def fetch(self, sql: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
+        """The rows of one statement in the driver's own text (`Database.text`). Unavailable as for `connect`."""
+        try:
+            return await self.database.direct.fetch(sql, parameters)
+        except AWAY as error:
+            raise Unavailable("the store cannot be read now") from error
 
     async def rows(
         self,

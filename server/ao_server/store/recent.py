@@ -1,6 +1,6 @@
 """Rows as last committed, so that a task that is created, claimed and settled within moments is not read back."""
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from itertools import islice
 from typing import Any, Final
 
@@ -23,14 +23,12 @@ class Recent:
         kept = self._rows.get(row)
         return None if kept is None else kept.get(key)
 
-    def keep(self, row: type[Any], written: Iterable[tuple[Any, Any]]) -> None:
-        """Takes in what was committed, by key; what was written longest ago makes room."""
+    def keep(self, row: type[Any], written: Mapping[Any, Any]) -> None:
+        """Takes in what was committed, by key; what came in first makes room."""
         kept = self._rows.get(row)
         if kept is None:
             return
-        for key, value in written:
-            kept.pop(key, None)
-            kept[key] = value
+        kept.update(written)
         for key in list(islice(kept, max(0, len(kept) - self._limit))):
             del kept[key]
 

@@ -6,6 +6,7 @@ and defaults. A row that came from the store is never changed in place: `copy_of
 """
 
 import copy
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -34,6 +35,12 @@ def _row(model: type[SQLModel]) -> type[msgspec.Struct]:
 def values_of(row: Any) -> tuple[Any, ...]:
     """The row's values in column order."""
     return msgspec.structs.astuple(row)
+
+
+def made(row: type[RowType], values: Sequence[Any]) -> RowType:
+    """A row from its values in column order."""
+    make: Any = row
+    return make(*values)
 
 
 def copy_of(row: RowType) -> RowType:
@@ -88,5 +95,6 @@ __all__ = [
     "TaskCount",
     "TaskLabel",
     "copy_of",
+    "made",
     "values_of",
 ]

@@ -50,8 +50,8 @@ class TaskSelections:
         """The tasks that an instance holds."""
         mark = self._mark
         return self._tasks(
-            f"project_id = {mark} AND agent_id = {mark} AND status = 'running' AND instance_id = {mark}"
-            " ORDER BY priority, id",
+            f"project_id = {mark} AND agent_id = {mark} AND {tables.UNFINISHED} AND (status = 'running') IS TRUE"
+            f" AND instance_id = {mark} ORDER BY id",
             [project_id, agent_id, instance_id],
         )
 
@@ -59,8 +59,7 @@ class TaskSelections:
         """Some of an agent's pending and running tasks."""
         mark = self._mark
         return self._tasks(
-            f"project_id = {mark} AND agent_id = {mark} AND status IN ('pending', 'running')"
-            f" ORDER BY status, priority, id LIMIT {mark}",
+            f"project_id = {mark} AND agent_id = {mark} AND {tables.UNFINISHED} ORDER BY id LIMIT {mark}",
             [project_id, agent_id, limit],
         )
 

@@ -14,6 +14,8 @@ TASK_STATUSES = ("pending", "running", "completed", "failed", "cancelled")
 AGENT_STATUSES = ("initializing", "active", "inactive", "error")
 # A pending task whose time has come: what dispatch looks for.
 CLAIMABLE = "status = 'pending' AND ready_at IS NULL"
+# Pending and running tasks.
+UNFINISHED = "completed_at IS NULL"
 
 
 def _one_of(column: str, values: tuple[str, ...]) -> CheckConstraint:
@@ -101,8 +103,12 @@ class Task(SQLModel, table=True):
         CheckConstraint(
             "(status IN ('completed', 'failed', 'cancelled')) = (completed_at IS NOT NULL)", name="final_is_completed"
         ),
-        Index("tasks_by_agent", "project_id", "agent_id", "status", "priority", "id"),
+        # Of what lists are narrowed by, only the status changes while a task lives: it stands in one of these alone.
+        Index("tasks_by_agent", "project_id", "agent_id", "id"),
+        Index("tasks_by_type", "project_id", "type", "id"),
+        Index("tasks_by_agent_type", "project_id", "agent_type", "id"),
         Index("tasks_by_status", "project_id", "status", "priority", "id"),
+        _partial("tasks_unfinished", "project_id", "agent_id", "id", where=UNFINISHED),
         _partial("tasks_by_queue", "project_id", "queue", "priority", "id", where=CLAIMABLE),
         _partial("tasks_by_ready_at", "ready_at", where="ready_at IS NOT NULL"),
     )
@@ -156,6 +162,11 @@ class TaskLabel(SQLModel, table=True):
     """A label of a task, to find tasks by."""
 
     __tablename__: ClassVar[Any] = "task_labels"
+    __table_args__: ClassVar[Any] = (
+        Index("task_labels_by_key", "project_id", "key", "task_id"),
+        # Its key is all that it has: no second tree for the rows.
+        {"sqlite_with_rowid": False},
+    )
 
     project_id: str = Field(sa_column=_key())
     key: str = Field(sa_column=_key())

@@ -114,6 +114,7 @@ class Transactions:
                 answers += self._follow_up(batch)
                 changes = batch.changes()
                 batch.finish(self._count(changes))
+                changes += batch.feeds()
                 decided = Decided(answers, changes, batch)
         except Exception as error:
             # Without an event there is nothing to know it by, and nothing that anybody was told of.

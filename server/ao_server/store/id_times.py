@@ -1,0 +1,31 @@
+"""How an id begins with its time, so that the order of ids is the order of creation.
+
+An id is a prefix and 26 characters, Crockford's base32 of 48 bits of milliseconds and 80 random bits.
+"""
+
+from typing import Final
+
+_ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
+_PAIRS: Final = [first + second for first in _ALPHABET for second in _ALPHABET]
+RANDOM_BITS: Final = 80
+_TEXT_LENGTH: Final = 26
+
+
+def first_at(prefix: str, time: int) -> str:
+    """The smallest id that an object created at this time (microseconds, rounded up) or later can have."""
+    milliseconds = min(max(-(-time // 1000), 0), (1 << 48) - 1)
+    return f"{prefix}_{text(milliseconds << RANDOM_BITS)}"
+
+
+def time_of(identifier: str) -> int:
+    """The creation time that an id begins with, in microseconds."""
+    value = 0
+    for letter in identifier[-_TEXT_LENGTH:][: _TEXT_LENGTH - RANDOM_BITS // 5]:
+        value = value << 5 | _ALPHABET.index(letter)
+    return value * 1000
+
+
+def text(value: int) -> str:
+    """The 26 characters of a value of 128 bits."""
+    pairs = [_PAIRS[(value >> shift) & 1023] for shift in range(120, -1, -10)]
+    return "".join(pairs)[-_TEXT_LENGTH:]

@@ -1,0 +1,140 @@
+"""The SQL of lists of tasks: ids first, along one index in the order of ids, then the rows of one page.
+
+The index is chosen by who asks, from the counters, and not by the planner, which has no statistics: a condition that is
+to be looked up in the row stands in `(...) IS TRUE`, where no planner takes an index for it.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, Final
+
+from ao_server.store import rows, tables
+from ao_server.store.filters import Label, TaskFilter
+
+PRIORITIES: Final = range(4)
+# Columns with an index on them and the id. Status and priority have one together: a filter by one of them is a merge
+# over the values of the other.
+INDEXED: Final = ("agent_id", "type", "agent_type")
+MERGED: Final = ("priority", "status")
+
+_COLUMNS: Final = ", ".join(f't."{column.name}"' for column in rows.TABLES[rows.Task].columns)
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """Along which index tasks are looked for: that of these columns of the filter, or of one of its labels, or else
+    that of the ids.
+    """
+
+    columns: tuple[str, ...] = ()
+    label: Label | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of what is found: ids from `begin` up to, not including, `end`; passes `offset`, then takes `limit`."""
+
+    begin: str | None = None
+    end: str | None = None
+    offset: int = 0
+    limit: int = 0
+    is_ascending: bool = False
+
+
+class _Text:
+    """A statement with its parameters in the order of their marks."""
+
+    def __init__(self) -> None:
+        self.sql: list[str] = []
+        self.parameters: list[Any] = []
+
+    def add(self, sql: str, *parameters: Any) -> None:
+        self.sql.append(sql)
+        self.parameters += parameters
+
+
+Statement = tuple[str, Sequence[Any]]
+
+
+def page(project_id: str, chosen: TaskFilter, way: Way, part: Part, inline_bytes: int) -> Statement:
+    """The tasks of a part in its order, each followed by its result, if that has at most so many bytes, and by whether
+    it has one.
+    """
+    text = _Text()
+    text.add(f"SELECT {_COLUMNS}, CASE WHEN r.bytes <= ? THEN r.result END, r.task_id IS NOT NULL FROM (", inline_bytes)
+    _ids(text, project_id, chosen, way, part)
+    order = "id" if part.is_ascending else "id DESC"
+    text.add(f" ORDER BY {order} LIMIT ? OFFSET ?", part.limit, part.offset)
+    text.add(
+        ") AS p CROSS JOIN tasks t LEFT JOIN results r ON r.project_id = ? AND r.task_id = p.id"
+        f" WHERE t.project_id = ? AND t.id = p.id ORDER BY p.{order}",
+        project_id,
+        project_id,
+    )
+    return "".join(text.sql), text.parameters
+
+
+def counts(project_id: str, chosen: TaskFilter, way: Way, parts: Iterable[Part]) -> Statement:
+    """How many there are in each part."""
+    text = _Text()
+    for number, part in enumerate(parts):
+        text.add("SELECT (SELECT COUNT(*) FROM (" if not number else ", (SELECT COUNT(*) FROM (")
+        _ids(text, project_id, chosen, way, part)
+        text.add(") AS p)")
+    return "".join(text.sql), text.parameters
+
+
+def _ids(text: _Text, project_id: str, chosen: TaskFilter, way: Way, part: Part) -> None:
+    wanted = chosen.wanted
+    rest = [name for name in wanted if name not in way.columns]
+    labels = [label for label in chosen.labels if label is not way.label]
+    if way.label is not None:
+        _labelled(text, project_id, way.label, has_rest=bool(rest or labels))
+        _finish(text, "l.task_id", part, chosen, rest, labels)
+        return
+    for number, values in enumerate(_branches(way, chosen)):
+        text.add(" UNION ALL SELECT t.id" if number else "SELECT t.id")
+        text.add(" FROM tasks t WHERE t.project_id = ?", project_id)
+        for name, value in values:
+            text.add(f" AND t.{name} = ?", value)
+        _finish(text, "t.id", part, chosen, rest, labels)
+
+
+def _branches(way: Way, chosen: TaskFilter) -> list[list[tuple[str, Any]]]:
+    """The values of the leading columns of the index, for each branch of the merge."""
+    wanted = chosen.wanted
+    if not set(way.columns) & set(MERGED):
+        return [[(name, wanted[name]) for name in way.columns]]
+    statuses = [wanted["status"]] if "status" in wanted else tables.TASK_STATUSES
+    priorities = [wanted["priority"]] if "priority" in wanted else PRIORITIES
+    return [[("status", status), ("priority", priority)] for status, priority in product(statuses, priorities)]
+
+
+def _labelled(text: _Text, project_id: str, label: Label, *, has_rest: bool) -> None:
+    key, value = label
+    text.add("SELECT l.task_id AS id FROM task_labels l")
+    if has_rest:
+        text.add(" CROSS JOIN tasks t")
+    text.add(" WHERE l.project_id = ? AND l.key = ?", project_id, key)
+    if value is not None:
+        text.add(" AND l.value = ?", value)
+    if has_rest:
+        text.add(" AND t.project_id = ? AND t.id = l.task_id", project_id)
+
+
+def _finish(
+    text: _Text, identifier: str, part: Part, chosen: TaskFilter, rest: Iterable[str], labels: Iterable[Label]
+) -> None:
+    if part.begin is not None:
+        text.add(f" AND {identifier} >= ?", part.begin)
+    if part.end is not None:
+        text.add(f" AND {identifier} < ?", part.end)
+    for name in rest:
+        text.add(f" AND (t.{name} = ?) IS TRUE", chosen.wanted[name])
+    for key, value in labels:
+        sql = " AND (EXISTS (SELECT 1 FROM task_labels x WHERE x.project_id = t.project_id AND x.key = ?"
+        text.add(sql, key)
+        if value is not None:
+            text.add(" AND x.value = ?", value)
+        text.add(f" AND x.task_id = {identifier})) IS TRUE")

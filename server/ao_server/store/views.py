@@ -1,0 +1,158 @@
+"""Numbers of tasks by the values of some columns, in memory: without time, and by periods of creation.
+
+A view is counted once from the store and then kept current by what is committed. One lock guards all of them: the
+writer's thread adds to them, the event loop reads.
+"""
+
+from array import array
+from collections.abc import Callable, Iterable, Sequence
+from operator import attrgetter
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from ao_server.store import rows
+from ao_server.store.filters import Label
+
+Shape = tuple[str, ...]
+Values = tuple[Any, ...]
+
+# Into how many periods the time from the first to the last task is cut at first, and when it is cut anew.
+PERIODS: Final = 4_096
+MAX_PERIODS: Final = 4 * PERIODS
+# Numbers that one view by periods may hold, of 4 bytes each.
+MAX_NUMBERS: Final = 4_000_000
+_CHUNK: Final = 64
+
+
+class Move(NamedTuple):
+    """A task before and after one commit; `before` is None for a new one."""
+
+    before: rows.Task | None
+    after: rows.Task
+
+
+class ViewKey(NamedTuple):
+    """Which tasks a view counts, and by which columns."""
+
+    project_id: str
+    shape: Shape
+    labels: tuple[Label, ...] = ()
+
+
+class Counted:
+    """How many tasks have which values."""
+
+    def __init__(self, key: ViewKey) -> None:
+        self._values_of = values_getter(key.shape)
+        self._numbers: dict[Values, int] = {}
+
+    def load(self, found: Iterable[Sequence[Any]]) -> None:
+        """Takes rows of values and their number."""
+        self._numbers = {tuple(values): int(number) for *values, number in found}
+
+    def add(self, moves: Iterable[Move]) -> None:
+        """Takes what was committed."""
+        numbers = self._numbers
+        for before, after in moves:
+            if before is not None:
+                numbers[self._values_of(before)] -= 1
+            values = self._values_of(after)
+            numbers[values] = numbers.get(values, 0) + 1
+
+    def total(self, values: Values) -> int:
+        """How many tasks have these values."""
+        return self._numbers.get(values, 0)
+
+
+class Timed:
+    """How many tasks of which values were created in which period: `width` microseconds from a multiple of `width`."""
+
+    def __init__(self, key: ViewKey, oldest: int, newest: int) -> None:
+        self._values_of = values_getter(key.shape)
+        self._is_labelled = _label_test(key.labels)
+        self.width = 1_000
+        while (newest - oldest) // self.width > PERIODS:
+            self.width *= 2
+        self._first = oldest // self.width
+        self._numbers: dict[Values, array[int]] = {}
+        # Whether it no longer holds, or never did: too many numbers.
+        self.is_void = False
+
+    def load(self, found: Iterable[Sequence[Any]]) -> None:
+        """Takes rows of values, period and number."""
+        for *values, period, number in found:
+            self._add(tuple(values), int(period), int(number))
+
+    def add(self, moves: Iterable[Move]) -> None:
+        """Takes what was committed."""
+        for before, after in moves:
+            if not self._is_labelled(after):
+                continue
+            period = after.created_at // self.width
+            if before is not None:
+                self._add(self._values_of(before), period, -1)
+            self._add(self._values_of(after), period, 1)
+
+    def total(self, values: Values, begin: int | None = None, end: int | None = None) -> int:
+        """How many tasks there are in the periods from `begin` up to, not including, `end`."""
+        numbers = self._numbers.get(values)
+        return 0 if numbers is None else sum(numbers[self._place(begin, 0) : self._place(end, len(numbers))])
+
+    def skip(self, values: Values, begin: int | None, end: int | None, offset: int) -> tuple[int, int] | None:
+        """Passes `offset` tasks from the newest on: the period that the next one is in, and how many of the offset are
+        left to pass within it. None when there are no more.
+        """
+        numbers = self._numbers.get(values)
+        if numbers is None:
+            return None
+        first, place = self._place(begin, 0), min(self._place(end, len(numbers)), len(numbers))
+        while place - _CHUNK >= first and (passed := sum(numbers[place - _CHUNK : place])) <= offset:
+            offset -= passed
+            place -= _CHUNK
+        while place > first:
+            place -= 1
+            if numbers[place] > offset:
+                return place + self._first, offset
+            offset -= numbers[place]
+        return None
+
+    def _place(self, period: int | None, default: int) -> int:
+        return default if period is None else max(0, period - self._first)
+
+    def _add(self, values: Values, period: int, number: int) -> None:
+        place = period - self._first
+        numbers = self._numbers.get(values)
+        if numbers is None:
+            numbers = self._numbers[values] = array("i")
+        if place >= len(numbers):
+            numbers.frombytes(bytes(4 * (place + 1 - len(numbers))))
+        if not 0 <= place < MAX_PERIODS or len(self._numbers) * (place + 1) > MAX_NUMBERS:
+            self.is_void = True
+            self._numbers.clear()
+            return
+        numbers[place] += number
+
+
+def values_getter(shape: Shape) -> Callable[[Any], Values]:
+    """Gives a row's values of some columns."""
+    if not shape:
+        return lambda row: ()
+    if len(shape) == 1:
+        only = attrgetter(shape[0])
+        return lambda row: (only(row),)
+    several: Callable[[Any], Values] = attrgetter(*shape)
+    return several
+
+
+def _label_test(labels: Sequence[Label]) -> Callable[[rows.Task], bool]:
+    if not labels:
+        return lambda task: True
+
+    def is_labelled(task: rows.Task) -> bool:
+        if task.labels is None:
+            return False
+        own: dict[str, str] = msgspec.json.decode(task.labels)
+        return all(key in own and value in (None, own[key]) for key, value in labels)
+
+    return is_labelled
