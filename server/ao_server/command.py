@@ -59,7 +59,7 @@ def _run(chosen: "Settings") -> None:
     from ao_server import app
 
     def ready(running: app.Server) -> None:
-        # What start-up has made stays. What comes after it is short-lived and in no cycles: looking for some after every
+        # What start-up has made stays. What comes after it is short-lived and in no cycles: looking for some after each
         # 700 objects, as is usual, takes an eighth of the writer's time.
         gc.collect()
         gc.freeze()
