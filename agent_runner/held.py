@@ -82,9 +82,9 @@ class Held:
         return len(self._outcomes) < len(self._held)
 
     @property
-    def has_unsent(self) -> bool:
-        """Whether outcomes wait to be sent on this stream."""
-        return bool(self._unsent)
+    def unsent(self) -> int:
+        """How many outcomes wait to be sent on this stream."""
+        return len(self._unsent)
 
     @property
     def capacity(self) -> int:

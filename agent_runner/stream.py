@@ -9,6 +9,7 @@ import grpc
 from agent_orchestration.v1 import runners_pb2
 from agent_runner import messages
 from agent_runner.attempts import Stop
+from agent_runner.flight import Flight
 from agent_runner.instance import Instance
 from agent_runner.outbox import AttemptId
 
@@ -16,8 +17,6 @@ HELLO_SECONDS: Final = 10.0
 CLOSE_SECONDS: Final = 2.0
 # A status unanswered for a third of the lease, but no less than this, means that the stream is dead.
 MIN_PATIENCE_SECONDS: Final = 2.0
-# Outcomes gather while the server writes those before them; two messages keep it busy.
-OUTCOMES_IN_FLIGHT: Final = 2
 # Lines and progress are sent at once after a pause, and at most so often when they keep coming.
 REPORT_SECONDS: Final = 0.02
 # Answers that do not change by asking again.
@@ -61,7 +60,7 @@ class Stream:
         # Capacity and stuck attempts, as the server knows them.
         self._said_room = (0, 0)
         self._last_assign = 0
-        self._in_flight: list[set[AttemptId]] = []
+        self._flight = Flight()
         self._next_reports = 0.0
         self._said_drain = False
         self._goodbye = False
@@ -156,7 +155,18 @@ class Stream:
             case _:
                 # Of a newer version of the protocol.
                 pass
-        self._wake.set()
+        if self._has_something_to_say():
+            self._wake.set()
+
+    def _has_something_to_say(self) -> bool:
+        """Most of what arrives is not answered: then the writer sleeps on, whose waking costs as much as some tasks."""
+        if self._instance.held.unsent or self._instance.outbox.has_reports:
+            return True
+        return self._room != self._said_room or self._loop.time() >= self._status_due
+
+    @property
+    def _room(self) -> tuple[int, int]:
+        return self._instance.held.capacity, self._instance.held.stuck
 
     def _renewed(self, number: int) -> None:
         self.is_proven = True
@@ -173,8 +183,7 @@ class Stream:
 
     def _settled(self, attempts: set[AttemptId]) -> None:
         self._instance.held.settle(attempts)
-        remaining = [message - attempts for message in self._in_flight]
-        self._in_flight = [message for message in remaining if message]
+        self._flight.settled(attempts, self._loop.time())
 
     async def _write(self) -> None:
         await self._call.write(self._instance.hello())
@@ -199,7 +208,7 @@ class Stream:
         await self._call.write(message)
 
     async def _send_status_if_due(self) -> None:
-        room = (self._instance.held.capacity, self._instance.held.stuck)
+        room = self._room
         if self._loop.time() < self._status_due and room == self._said_room:
             return
         self._check_lease()
@@ -219,15 +228,14 @@ class Stream:
         """Lines and progress, then outcomes: whatever an attempt said goes before how it ended."""
         instance = self._instance
         instance.held.ended(instance.outbox.take_ended())
-        if len(self._in_flight) >= OUTCOMES_IN_FLIGHT:
-            return
+        has_outcomes = self._may_send_outcomes()
         early = self._next_reports - self._loop.time()
-        if early > 0 and not instance.held.has_unsent:
+        if early > 0 and not has_outcomes:
             if instance.outbox.has_reports:
                 self._after("reports", early, self.wake)
             return
         lines, progress = instance.outbox.take_reports()
-        unsent = instance.held.take_unsent()
+        unsent = instance.held.take_unsent() if has_outcomes else []
         if lines or progress:
             self._next_reports = self._loop.time() + REPORT_SECONDS
         lines = [line for line in lines if line.attempt in instance.held]
@@ -244,8 +252,19 @@ class Stream:
             if sent < len(lines) or progress:
                 instance.outbox.put_back(lines[sent:], progress)
         for attempts, message in messages.outcomes(unsent):
-            self._in_flight.append(attempts)
+            self._flight.sent(attempts)
             await self._send(message)
+
+    def _may_send_outcomes(self) -> bool:
+        held, now = self._instance.held, self._loop.time()
+        if not held.unsent:
+            return False
+        if self._flight.may_follow(held.unsent, held.capacity, held.is_busy, now):
+            return True
+        # Otherwise it is a settlement that makes way.
+        if wait := self._flight.gathers_for(now):
+            self._after("gather", wait, self.wake)
+        return False
 
     @property
     def _status_seconds(self) -> float:
