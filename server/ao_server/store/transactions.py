@@ -3,7 +3,7 @@ connection was lost in the middle.
 """
 
 from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -146,8 +146,9 @@ class Transactions:
         """The driver's cursor in a transaction, which is committed at the end."""
         connection = self._connect()
         try:
-            with connection.begin():
-                yield connection.connection.cursor()
+            # Closed by this thread: the collector of another would reset the statements that both have in use.
+            with connection.begin(), closing(connection.connection.cursor()) as cursor:
+                yield cursor
         except BaseException as error:
             if is_away(error):
                 self._recent.clear()
