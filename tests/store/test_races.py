@@ -285,3 +285,29 @@ async def test_settings_that_cannot_be_read_do_not_keep_others_from_writing(worl
     await create(world, agent)
     task = await create(world, good)
     assert task.id in other.running and not process.running
+
+
+async def test_tasks_of_a_type_that_nobody_ran_are_failed_no_further_once_somebody_does(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ao_server.engine.unhandled.FAILED_AT_ONCE", 1)
+    agent = await register(world)
+    await connect(world, agent, "i1", frozenset("b"))
+    for _ in range(4):
+        await create(world, agent, "a")
+    world.look_for_unhandled()
+    await world.settle()
+    world.clock.time += LEASE
+    process = Process(InstanceKey(PROJECT, agent.id, "i2"), frozenset("a"), limit=0)
+    world.processes.append(process)
+    failed: list[str] = []
+
+    def come() -> None:
+        failed.extend(event.type for event in world.events if event.type == "task_failed")
+        if len(failed) == 1:
+            world.connect(process)
+
+    world.look_for_unhandled()
+    await world.settle(come)
+    assert sum(event.type == "task_failed" for event in world.events) < 4
+    assert len(process.running) >= 1
