@@ -13,6 +13,11 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from ao_server.store import sqlite_library
+
+# Before any test imports sqlite3: beside another copy of SQLite in its process the server's would lose its locks.
+sqlite_library.install()
+
 POSTGRES_URL = os.environ.get("TEST_POSTGRES_URL", "postgresql://postgres@127.0.0.1:5432/postgres")
 REQUIRED = os.environ.get("AGENT_ORCHESTRATION_REQUIRE_SERVICES") == "1"
 

@@ -146,7 +146,7 @@ async def serving(settings: Settings, stop: asyncio.Event) -> AsyncGenerator[Ser
             MonitoringServicer(writer, totals, feed, clock, settings.data_dir), _as_server(methods)
         )
         runners_pb2_grpc.add_RunnerServiceServicer_to_server(
-            RunnerServicer(fleet, writer, clock, random.random, settings.lease), _as_server(methods)
+            RunnerServicer(fleet, writer, random.random, settings.lease), _as_server(methods)
         )
         access_pb2_grpc.add_AccessServiceServicer_to_server(AccessServicer(access), _as_server(methods))
         relay_pb2_grpc.add_RelayServiceServicer_to_server(relay, _as_server(methods))

@@ -5,9 +5,11 @@ from typing import Any
 import pytest
 
 from ao_server.engine import administration, cancellation, intake, leases, reports, transitions
+from ao_server.engine.explanations import explain
 from ao_server.engine.registry import Instance
 from ao_server.engine.reports import HandedBack
 from ao_server.engine.sessions import AgentKey, Attempt, InstanceKey, Session, TaskType
+from ao_server.engine.transitions import MAX_DELIVERIES
 from ao_server.store import agents, rows, tasks
 from ao_server.store.changes import Changes, Found, Key, Operation
 from tests.store.fleet_world import LEASE, PROJECT, Process, World
@@ -285,3 +287,63 @@ async def test_settings_that_cannot_be_read_do_not_keep_others_from_writing(worl
     await create(world, agent)
     task = await create(world, good)
     assert task.id in other.running and not process.running
+
+
+async def test_tasks_of_a_type_that_nobody_ran_are_failed_no_further_once_somebody_does(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ao_server.engine.unhandled.FAILED_AT_ONCE", 1)
+    agent = await register(world)
+    await connect(world, agent, "i1", frozenset("b"))
+    for _ in range(4):
+        await create(world, agent, "a")
+    world.look_for_unhandled()
+    await world.settle()
+    world.clock.time += LEASE
+    process = Process(InstanceKey(PROJECT, agent.id, "i2"), frozenset("a"), limit=0)
+    world.processes.append(process)
+    failed: list[str] = []
+
+    def come() -> None:
+        failed.extend(event.type for event in world.events if event.type == "task_failed")
+        if len(failed) == 1:
+            world.connect(process)
+
+    world.look_for_unhandled()
+    await world.settle(come)
+    assert sum(event.type == "task_failed" for event in world.events) < 4
+    assert len(process.running) >= 1
+
+
+async def test_an_agent_whose_process_was_lost_was_last_seen_when_it_was_last_heard_of(world: World) -> None:
+    agent = await register(world)
+    process = await connect(world, agent)
+    await world.pass_time(5)
+    heard_at = instance_of(world, process).heard_at
+    assert heard_at == world.clock.now()
+    world.die(process)
+    await world.pass_time(20)
+    found = await agents.get(world.reader, PROJECT, agent.id)
+    assert found is not None and (found.status, found.last_seen_at) == ("inactive", heard_at)
+
+
+async def test_a_task_that_was_lost_too_often_did_not_fail_by_itself(world: World) -> None:
+    agent = await register(world)
+    task = await create(world, agent)
+    for number in range(MAX_DELIVERIES):
+        process = await connect(world, agent, f"i{number}")
+        assert task.id in process.running
+        world.die(process)
+        await world.pass_time(17)
+    lost = await stored(world, task)
+    assert (lost.status, lost.error_code, lost.failures) == ("failed", "lost", 0)
+
+
+async def test_a_task_of_a_deleted_agent_is_not_said_to_be_there_for_another_try(world: World) -> None:
+    agent = await register(world)
+    task = await create(world, agent)
+    world.submit(cancellation.cancel(PROJECT, task.id, lambda task: None))
+    await world.settle()
+    row = await stored(world, task)
+    assert explain(row, [world.registry.taker(agent)]).remedies == [f"retry it: POST /v1/tasks/{task.id}/retry"]
+    assert explain(row, []).remedies == ["its agent was deleted: submit a new task for another one"]

@@ -20,7 +20,7 @@ def agent(
     message = messages.filled(agents_pb2.Agent, row)
     loads = [instance.session.load for instance in instances if instance.session is not None]
     message.health.status = _health(row, totals.running, instances, monotonic, lease)
-    checked = max((load.at for load in loads), default=0) or row.last_seen_at
+    checked = max((instance.heard_at for instance in instances), default=0) or row.last_seen_at
     if checked:
         message.health.last_check.FromMicroseconds(checked)
     message.health.uptime.FromMicroseconds(round(max((load.uptime for load in loads), default=0.0) * 1e6))

@@ -17,7 +17,6 @@ from ao_server.api import calls, runner_messages
 from ao_server.api.runner_messages import PROTOCOL_VERSION
 from ao_server.api.validation import validate
 from ao_server.engine import intake, reports
-from ao_server.engine.clock import Clock
 from ao_server.engine.fleet import Fleet
 from ao_server.engine.sessions import InstanceKey, Load, Session, Settled
 from ao_server.errors import DeadlineExceeded, Invalid, Problem, Unavailable
@@ -31,11 +30,10 @@ APPLIED_AT_ONCE: Final = 100
 class RunnerServicer(runners_pb2_grpc.RunnerServiceServicer):
     """Serves the streams of all processes."""
 
-    def __init__(self, fleet: Fleet, writer: Writer, clock: Clock, random: Callable[[], float], lease: float) -> None:
+    def __init__(self, fleet: Fleet, writer: Writer, random: Callable[[], float], lease: float) -> None:
         """`random`, from 0 to 1, spreads retries. `lease` in seconds."""
         self._fleet = fleet
         self._writer = writer
-        self._clock = clock
         self._random = random
         self._lease = lease
 
@@ -43,7 +41,7 @@ class RunnerServicer(runners_pb2_grpc.RunnerServiceServicer):
         self, request_iterator: AsyncIterator[runners_pb2.ConnectRequest], context: Any
     ) -> AsyncIterator[runners_pb2.ConnectResponse]:
         """One process, from hello to the end of the stream."""
-        stream = _Stream(self._fleet, self._writer, self._clock, self._random)
+        stream = _Stream(self._fleet, self._writer, self._random)
         stream.start(request_iterator)
         try:
             yield await self._attach(stream, await stream.hello())
@@ -89,7 +87,7 @@ class RunnerServicer(runners_pb2_grpc.RunnerServiceServicer):
         key = InstanceKey(project_id, agent_id, hello.instance_id)
         task_types = [runner_messages.task_type(each) for each in hello.task_types]
         session, attached = await self._fleet.hello(key, task_types, runner_messages.held(hello.held))
-        session.load = Load(uptime=runner_messages.uptime(hello.uptime), at=self._clock.now())
+        session.load = Load(uptime=runner_messages.uptime(hello.uptime))
         stream.attached(session)
         return runner_messages.welcome(session, attached, self._lease)
 
@@ -103,7 +101,6 @@ class _Stream:
 
     __slots__ = (
         "_attaching",
-        "_clock",
         "_fleet",
         "_hello",
         "_is_greeted",
@@ -115,11 +112,10 @@ class _Stream:
         "session",
     )
 
-    def __init__(self, fleet: Fleet, writer: Writer, clock: Clock, random: Callable[[], float]) -> None:
+    def __init__(self, fleet: Fleet, writer: Writer, random: Callable[[], float]) -> None:
         self.session: Session | None = None
         self._fleet = fleet
         self._writer = writer
-        self._clock = clock
         self._random = random
         self._is_greeted = False
         # Of the time before the stream is attached; dropped then.
@@ -220,7 +216,7 @@ class _Stream:
         session = self.session
         assert session is not None
         memory, cpu = runner_messages.usage(status.memory_usage), runner_messages.usage(status.cpu_usage)
-        session.load = Load(memory, cpu, runner_messages.uptime(status.uptime), status.stuck, self._clock.now())
+        session.load = Load(memory, cpu, runner_messages.uptime(status.uptime), status.stuck)
         await self._fleet.status(
             session, status.number, runner_messages.held(status.held), status.last_assign, status.capacity
         )

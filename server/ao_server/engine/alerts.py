@@ -50,16 +50,24 @@ class Alerts:
             "disk_almost_full", f"the disk is more than {disk_limit:g} % full", "the disk has room again"
         )
         self._waiting: list[rows.Event] = []
+        # How many of those were told live.
+        self._told = 0
 
     async def run(self, writer: Writer) -> None:
         """Runs for as long as the server does."""
         while True:
-            await self._look(self._store, await self._cannot_write(writer))
-            limit = self._disk_limit - (DISK_SLACK_PERCENT if self._disk.since is not None else 0.0)
-            await self._look(self._disk, self._disk_usage() > limit)
-            if self._waiting:
-                await self._commit(writer)
+            await self.look(writer)
             await asyncio.sleep(LOOK_SECONDS)
+
+    async def look(self, writer: Writer) -> None:
+        """Sees what holds now, and tells of what has changed."""
+        self._compare(self._store, await self._cannot_write(writer))
+        limit = self._disk_limit - (DISK_SLACK_PERCENT if self._disk.since is not None else 0.0)
+        self._compare(self._disk, self._disk_usage() > limit)
+        if self._store.since is not None:
+            self._tell_live()
+        if self._waiting:
+            await self._commit(writer)
 
     async def _cannot_write(self, writer: Writer) -> bool:
         """A transaction that changes nothing shows a locked store, also when nobody else writes; it takes one that
@@ -72,7 +80,7 @@ class Alerts:
             return True
         return not writer.is_healthy
 
-    async def _look(self, condition: _Condition, holds: bool) -> None:
+    def _compare(self, condition: _Condition, holds: bool) -> None:
         now = self._clock.now()
         if holds == (condition.since is not None):
             return
@@ -83,9 +91,18 @@ class Alerts:
         body = bodies.AlertBody(condition.code, severity, message, since)
         for project_id in self._feed.projects:
             self._waiting.append(bodies.event("system_alert", project_id, body, now, agent_id=None))
-            if self._store.since is not None:
-                self._feed.publish_live(rows.copy_of(self._waiting[-1]))
-        self._waiting = self._waiting[-MAX_WAITING:]
+        self._leave(len(self._waiting) - MAX_WAITING)
+
+    def _tell_live(self) -> None:
+        for event in self._waiting[self._told :]:
+            self._feed.publish_live(rows.copy_of(event))
+        self._told = len(self._waiting)
+
+    def _leave(self, count: int) -> None:
+        """The first so many wait no more."""
+        if count > 0:
+            self._waiting = self._waiting[count:]
+            self._told = max(0, self._told - count)
 
     async def _commit(self, writer: Writer) -> None:
         events = [rows.copy_of(event) for event in self._waiting]
@@ -93,8 +110,10 @@ class Alerts:
             await writer.submit(Operation(lambda found, now: Changes(None, events=events)))
         except (Unavailable, DeadlineExceeded) as problem:
             log.warning("alerts_postponed", reason=problem.message)
+            # On a full disk the small write that looks for room may find it, and these do not.
+            self._tell_live()
         else:
-            self._waiting = self._waiting[len(events) :]
+            self._leave(len(events))
 
 
 def _touch(project_id: str) -> Operation[None]:

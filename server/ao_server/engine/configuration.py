@@ -26,13 +26,15 @@ class Settings(msgspec.Struct, frozen=True):
 
 @lru_cache(maxsize=10_000)
 def settings_of(configuration: str) -> Settings:
-    """The settings within a stored configuration."""
-    return msgspec.json.decode(configuration, type=Settings)
+    """The settings within a stored configuration; of a key that stands there twice the last, as `check` sees it."""
+    values = _values(configuration)
+    known = {key: msgspec.json.decode(values[key]) for key in Settings.__struct_fields__ if key in values}
+    return msgspec.convert(known, Settings)
 
 
 def check(configuration: str) -> None:
     """Invalid, naming each key with a bad value."""
-    values: dict[str, Any] = msgspec.json.decode(configuration, type=dict[str, msgspec.Raw])
+    values = _values(configuration)
     problems = [
         FieldProblem(f"configuration.{key}", message)
         for key, accepts, message in _RULES
@@ -47,12 +49,15 @@ def merged(stored: str, given: str) -> str:
 
     Invalid when the outcome is too long.
     """
-    both: dict[str, msgspec.Raw] = msgspec.json.decode(stored, type=dict[str, msgspec.Raw])
-    both |= msgspec.json.decode(given, type=dict[str, msgspec.Raw])
+    both = _values(stored) | _values(given)
     text = msgspec.json.encode(both).decode()
     if len(text.encode()) > MAX_CONFIGURATION_BYTES:
         raise Invalid.field("configuration", f"must be at most {MAX_CONFIGURATION_BYTES} bytes of JSON in all")
     return text
+
+
+def _values(configuration: str) -> dict[str, msgspec.Raw]:
+    return msgspec.json.decode(configuration, type=dict[str, msgspec.Raw])
 
 
 def _number(raw: msgspec.Raw) -> int | float | None:

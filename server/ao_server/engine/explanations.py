@@ -27,9 +27,7 @@ def explain(task: rows.Task, takers: Sequence[Taker]) -> Explanation:
     """What holds the task. `takers`: the agents that may take it."""
     if task.status in FINAL:
         why = f": {task.error_message}" if task.error_message else ""
-        return Explanation(
-            task.status, f"the task is {task.status}{why}", [f"retry it: POST /v1/tasks/{task.id}/retry"]
-        )
+        return Explanation(task.status, f"the task is {task.status}{why}", [_again(task, takers)])
     if task.status == "running":
         if task.cancel_requested_at is not None:
             return Explanation("cancelling", f"attempt {task.attempt} was asked to stop and has not confirmed it yet")
@@ -106,6 +104,12 @@ _EXPLAIN = {
     Hindrance.RUNS_ALONE: _alone,
     Hindrance.AT_CAPACITY: _at_capacity,
 }
+
+
+def _again(task: rows.Task, takers: Sequence[Taker]) -> str:
+    if task.queue == task.agent_id and not takers:
+        return "its agent was deleted: submit a new task for another one"
+    return f"retry it: POST /v1/tasks/{task.id}/retry"
 
 
 def _resume(task: rows.Task) -> str:

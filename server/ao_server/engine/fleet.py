@@ -217,7 +217,9 @@ class Fleet:
 
     async def _forget(self, instance: Instance) -> None:
         self._registry.remove(instance)
-        await self._try(leases.settle_agent_status(instance.key.agent, self._registry.is_present))
+        await self._try(
+            leases.settle_agent_status(instance.key.agent, self._registry.is_present, instance.heard_at or None)
+        )
 
     async def _try(self, operation: Operation[Any]) -> bool:
         """Whether the write succeeded; when the store is away the next sweep tries again."""

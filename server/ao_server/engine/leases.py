@@ -49,14 +49,18 @@ def give_back(key: InstanceKey, attempts: Collection[Attempt]) -> Operation[None
     return Operation(decide, keys=[Key(rows.Task, (key.project_id, task_id)) for task_id, _ in attempts])
 
 
-def settle_agent_status(agent: AgentKey, is_present: Callable[[AgentKey], bool]) -> Operation[None]:
-    """Makes the agent's status say whether any of its processes is present, as of the moment of the write."""
+def settle_agent_status(
+    agent: AgentKey, is_present: Callable[[AgentKey], bool], heard_at: int | None = None
+) -> Operation[None]:
+    """Makes the agent's status say whether any of its processes is present, as of the moment of the write. `heard_at`:
+    when the one that has gone was last heard of, None where nobody knows.
+    """
 
     def decide(found: Found, now: int) -> Changes[None]:
         row = found.get(rows.Agent, *agent)
         if row is None or row.deleted_at is not None or is_present(agent):
             return Changes(None)
-        moved = presence.disconnected(row, now)
+        moved = presence.disconnected(row, heard_at, now)
         return Changes(None, moved.rows, moved.events)
 
     return Operation(decide, keys=[Key(rows.Agent, tuple(agent))])

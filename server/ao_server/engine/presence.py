@@ -20,12 +20,21 @@ def is_broken(agent: rows.Agent) -> bool:
 
 def connected(agent: rows.Agent, now: int) -> Changes[rows.Agent]:
     """An instance of the agent is there."""
-    return _seen(agent, now, is_present=True)
+
+    def change(after: rows.Agent) -> None:
+        after.last_seen_at = now
+
+    return moved(agent, change, now, is_present=True)
 
 
-def disconnected(agent: rows.Agent, now: int) -> Changes[rows.Agent]:
-    """The last instance of the agent has gone."""
-    return _seen(agent, now, is_present=False)
+def disconnected(agent: rows.Agent, heard_at: int | None, now: int) -> Changes[rows.Agent]:
+    """The last instance of the agent has gone; it was last heard of at `heard_at`, None where nobody knows."""
+
+    def change(after: rows.Agent) -> None:
+        if heard_at is not None:
+            after.last_seen_at = heard_at
+
+    return moved(agent, change, now, is_present=False)
 
 
 def lost(agent: rows.Agent, now: int) -> Changes[rows.Agent]:
@@ -76,13 +85,6 @@ def event(type_: str, agent: rows.Agent, previous_status: str, now: int) -> rows
     """What has become of the agent."""
     body = bodies.AgentBody(agent.id, agent.name, agent.type, agent.status, previous_status)
     return bodies.event(type_, agent.project_id, body, now, agent_id=agent.id)
-
-
-def _seen(agent: rows.Agent, now: int, *, is_present: bool) -> Changes[rows.Agent]:
-    def change(after: rows.Agent) -> None:
-        after.last_seen_at = now
-
-    return moved(agent, change, now, is_present=is_present)
 
 
 def _alert(agent: rows.Agent, severity: str, message: str, now: int) -> rows.Event:

@@ -9,7 +9,7 @@ from ao_server.engine.clock import Clock
 from ao_server.engine.counters import MICROSECONDS_A_MINUTE
 from ao_server.engine.idempotency import KEPT_MICROSECONDS
 from ao_server.errors import DeadlineExceeded, Unavailable
-from ao_server.store import events, rows
+from ao_server.store import events, retention, rows
 from ao_server.store.changes import Changes, Deletion, Found, Key, Operation
 from ao_server.store.reader import Reader
 from ao_server.store.writer import Writer
@@ -23,7 +23,7 @@ ROLLUP_MINUTES: Final = 32 * 24 * 60
 
 
 class Pruning:
-    """Takes out what is older than its time, little by little."""
+    """Takes out what is older than its time, in portions with others' writes between, until nothing of it is left."""
 
     def __init__(self, reader: Reader, clock: Clock, event_retention: float) -> None:
         """`event_retention` in seconds."""
@@ -37,7 +37,7 @@ class Pruning:
             try:
                 for feed in await events.feeds(self._reader):
                     await self._prune_events(writer, feed.project_id)
-                    await writer.submit(_prune(feed.project_id, self._clock.now()))
+                    await self._prune_by_age(writer, feed.project_id)
             except (Unavailable, DeadlineExceeded) as problem:
                 log.warning("pruning_postponed", reason=problem.message)
             await asyncio.sleep(min(MOST_SECONDS, self._event_retention / 4))
@@ -49,6 +49,16 @@ class Pruning:
             if until is None:
                 return
             await writer.submit(_prune_events(project_id, until))
+
+    async def _prune_by_age(self, writer: Writer, project_id: str) -> None:
+        now = self._clock.now()
+        by_age = [
+            Deletion(rows.IdempotencyKey, project_id, "created_at", now - KEPT_MICROSECONDS, PRUNED_AT_ONCE),
+            Deletion(rows.Rollup, project_id, "minute", now // MICROSECONDS_A_MINUTE - ROLLUP_MINUTES, PRUNED_AT_ONCE),
+        ]
+        for deletion in by_age:
+            while await retention.has_any(self._reader, deletion):
+                await writer.submit(_delete(deletion))
 
 
 def _prune_events(project_id: str, until: int) -> Operation[None]:
@@ -65,10 +75,5 @@ def _prune_events(project_id: str, until: int) -> Operation[None]:
     return Operation(decide, keys=[Key(rows.Feed, (project_id,))])
 
 
-def _prune(project_id: str, now: int) -> Operation[None]:
-    old = now // MICROSECONDS_A_MINUTE - ROLLUP_MINUTES
-    deletions = [
-        Deletion(rows.IdempotencyKey, project_id, "created_at", now - KEPT_MICROSECONDS, PRUNED_AT_ONCE),
-        Deletion(rows.Rollup, project_id, "minute", old, PRUNED_AT_ONCE),
-    ]
-    return Operation(lambda found, now: Changes(None, deletions=deletions))
+def _delete(deletion: Deletion) -> Operation[None]:
+    return Operation(lambda found, now: Changes(None, deletions=[deletion]))

@@ -25,6 +25,8 @@ class Instance:
     key: InstanceKey
     expires_at: float
     session: Session | None = None
+    # Clock.now() of its last report.
+    heard_at: int = 0
     # Its lease ran out and its work is being handed to others: it cannot be renewed any more.
     expired: bool = False
     # Task id to attempt number, as the store has it. Only the writer's thread changes it; a process that comes back
@@ -99,13 +101,17 @@ class Registry:
         if instance is None or instance.expired:
             instance = self._add(Instance(session.key, 0.0) if instance is None else instance.successor())
         instance.session = session
-        instance.expires_at = self._clock.monotonic() + self.lease
+        self._heard(instance)
         return instance
 
     def renew(self, instance: Instance) -> None:
         """A status arrived: the lease runs anew. Superseded when it had run out before."""
         if instance.expired:
             raise Superseded("the lease of this instance ran out")
+        self._heard(instance)
+
+    def _heard(self, instance: Instance) -> None:
+        instance.heard_at = self._clock.now()
         instance.expires_at = self._clock.monotonic() + self.lease
 
     def detach(self, session: Session) -> None:

@@ -105,8 +105,6 @@ class Load:
     uptime: float = 0.0
     # Attempts that ended for the server while their code did not.
     stuck: int = 0
-    # Clock.now() of the report.
-    at: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,8 +120,9 @@ def lose(task: rows.Task, now: int) -> Changes[rows.Task]:
     if task.cancel_requested_at is not None:
         return cancel(task, STOPPED, now)
     if task.deliveries >= MAX_DELIVERIES:
-        message = f"its runner was lost {task.deliveries} times while it ran"
-        return fail(task, Failure("lost", message), now)
+        # No failure of the task's own: none is counted.
+        failure = Failure("lost", f"its runner was lost {task.deliveries} times while it ran")
+        return _moved("task_failed", task, _because(_ended(task, "fail", now), failure), now)
     return _moved("task_requeued", task, _requeued(task), now)
 
 

@@ -81,6 +81,9 @@ class Unhandled:
 
         def decide(found: Found, now: int) -> Changes[int]:
             changes = Changes(0)
+            if not self._is_unhandled(pending):
+                # A process that runs them has come.
+                return changes
             for (task,) in found.selected:
                 if task.status == "pending" and task.ready_at is None:
                     changes.include([transitions.fail(task, Failure("no_handler", message), now)])

@@ -146,6 +146,8 @@ class Batch:
         for deletion in self._deletions:
             sql = self._tables[deletion.row].statements.delete_until(deletion.column)
             self._cursor.execute(sql, (deletion.project_id, deletion.until, deletion.limit))
+        if self._deletions:
+            self._database.give_back(self._cursor)
         for project_id, events in groupby(sorted(self.events, key=_project), key=_project):
             self._append(project_id, list(events))
 

@@ -26,6 +26,9 @@ from ao_server.store.driver import Connections, PostgresConnection, SqliteConnec
 READERS = 4
 # How long the writer waits for somebody else's write transaction before it says that the store is away.
 LOCK_WAIT_SECONDS = 5.0
+# Free pages that an SQLite file keeps, and those that are given back in one transaction; a page has 4 KiB.
+KEPT_PAGES = 4_096
+PAGES_AT_ONCE = 500
 ADVISORY_LOCK_WAIT_SECONDS = 3.0
 # Two servers on one PostgreSQL database would each believe that they alone hold the leases.
 _ADVISORY_LOCK = 0x616F_7365_7276
@@ -92,6 +95,17 @@ class Database:
     def text(self, sql: str) -> str:
         """A statement that marks its parameters with `?`, as the driver takes it. It must hold no other `?`."""
         return sql if self.is_sqlite else sql.replace("?", "%s")
+
+    def give_back(self, cursor: Any) -> None:
+        """Gives some of the pages that deletions have left on SQLite back to the disk. What the next rows will need
+        stays; PostgreSQL sees to it by itself.
+        """
+        if self.is_sqlite:
+            cursor.execute("PRAGMA freelist_count")
+            spare = cursor.fetchone()[0] - KEPT_PAGES
+            if spare > 0:
+                cursor.execute(f"PRAGMA incremental_vacuum({min(spare, PAGES_AT_ONCE)})")
+                cursor.fetchall()
 
     def list_parameter(self, values: Sequence[Any]) -> Any:
         """A list as one parameter of a hot statement."""

@@ -1,0 +1,90 @@
+"""What is kept for a time is taken out wholly, in portions, and its room goes back to the disk."""
+
+import asyncio
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ao_server.engine import pruning
+from ao_server.engine.pruning import Pruning
+from ao_server.store import rows
+from ao_server.store.changes import Changes, Found, Operation
+from tests.store.fleet_world import PROJECT, World
+
+WEEK = 7 * 86_400.0
+
+
+async def write(world: World, new: Sequence[Any], events: Sequence[rows.Event] = ()) -> None:
+    def decide(found: Found, now: int) -> Changes[None]:
+        return Changes(None, list(new), events=list(events))
+
+    world.submit(Operation(decide))
+    await world.settle()
+
+
+def idempotency_key(number: int, age: float, now: int) -> rows.IdempotencyKey:
+    created_at = now - round(age * 1e6)
+    return rows.IdempotencyKey(
+        project_id=PROJECT, key=f"key {number}", request_hash="h", answer="a" * 500, created_at=created_at
+    )
+
+
+async def prune_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = asyncio.Event()
+
+    async def sleep(seconds: float) -> None:
+        ended.set()
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr("ao_server.engine.pruning.asyncio.sleep", sleep)
+    running = asyncio.get_running_loop().create_task(Pruning(world.reader, world.clock, WEEK).run(world.writer))
+    while not ended.is_set():
+        if world.writer.has_work:
+            world.writer.step()
+        await asyncio.wait([running], timeout=0.001)
+
+
+def count(path: Path, what: str) -> int:
+    with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as connection:
+        return connection.execute(what).fetchone()[0]
+
+
+async def test_all_that_is_old_is_taken_out_in_one_go_and_nothing_else(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pruning, "PRUNED_AT_ONCE", 10)
+    now = world.clock.now()
+    await write(world, [idempotency_key(number, 86_400.0 * 1.1, now) for number in range(95)])
+    await write(world, [idempotency_key(number, 3_600.0, now) for number in range(100, 107)])
+    minute = now // 60_000_000
+    await write(world, [rows.Rollup(project_id=PROJECT, minute=minute - 33 * 1_440 - each) for each in range(35)])
+    await write(world, [rows.Rollup(project_id=PROJECT, minute=minute)])
+    old = [
+        rows.Event(project_id=PROJECT, position=0, type="t", timestamp=now - round(2 * WEEK * 1e6), body="{}")
+        for _ in range(45)
+    ]
+    fresh = rows.Event(project_id=PROJECT, position=0, type="t", timestamp=now, body="{}")
+    await write(world, [], [*old, fresh])
+    await prune_once(world, monkeypatch)
+    path = tmp_path / "ao.db"
+    assert count(path, "SELECT count(*) FROM idempotency_keys") == 7
+    assert count(path, "SELECT count(*) FROM rollups") == 1
+    assert count(path, "SELECT count(*) FROM events") == 1
+
+
+async def test_the_room_of_what_was_taken_out_goes_back_to_the_disk(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ao_server.store.database.KEPT_PAGES", 20)
+    monkeypatch.setattr("ao_server.store.database.PAGES_AT_ONCE", 50)
+    monkeypatch.setattr(pruning, "PRUNED_AT_ONCE", 100)
+    now = world.clock.now()
+    await write(world, [idempotency_key(number, 86_400.0 * 1.1, now) for number in range(2_000)])
+    path = tmp_path / "ao.db"
+    before = count(path, "PRAGMA page_count")
+    await prune_once(world, monkeypatch)
+    assert count(path, "PRAGMA freelist_count") <= 20
+    assert count(path, "PRAGMA page_count") < before - 200
