@@ -19,7 +19,7 @@ from ao_server.store import rows
 from ao_server.store.changes import Change
 from ao_server.store.filters import DIMENSIONS, TaskFilter
 from ao_server.store.reader import Reader
-from ao_server.store.views import Counted, Move, Timed, ViewKey
+from ao_server.store.views import Counted, Move, Timed, ViewKey, Window
 
 # How long a list waits for a view by periods; it is answered without, and the view is counted behind it.
 PATIENCE_SECONDS: Final = 0.05
@@ -179,10 +179,10 @@ class Spread:
         with self._lock:
             return self._view.total(self._values, begin, end)
 
-    def skip(self, begin: int | None, end: int | None, offset: int) -> tuple[int, int] | None:
-        """As `Timed.skip`."""
+    def window(self, begin: int | None, end: int | None, offset: int, limit: int) -> Window:
+        """As `Timed.window`."""
         with self._lock:
-            return self._view.skip(self._values, begin, end, offset)
+            return self._view.window(self._values, begin, end, offset, limit)
 
 
 def _heed(counting: asyncio.Task[None]) -> None:

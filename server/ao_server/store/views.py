@@ -23,6 +23,7 @@ MAX_PERIODS: Final = 4 * PERIODS
 # Numbers that one view by periods may hold, of 4 bytes each.
 MAX_NUMBERS: Final = 4_000_000
 _CHUNK: Final = 64
+_NOTHING: Final = array("i")
 
 
 class Move(NamedTuple):
@@ -38,6 +39,16 @@ class ViewKey(NamedTuple):
     project_id: str
     shape: Shape
     labels: tuple[Label, ...] = ()
+
+
+class Window(NamedTuple):
+    """The periods that some tasks were created in, newest first; `left`: how many to pass within the first.
+    `is_whole`: whether all of the tasks are in these.
+    """
+
+    periods: list[int]
+    left: int
+    is_whole: bool
 
 
 class Counted:
@@ -99,23 +110,29 @@ class Timed:
         numbers = self._numbers.get(values)
         return 0 if numbers is None else sum(numbers[self._place(begin, 0) : self._place(end, len(numbers))])
 
-    def skip(self, values: Values, begin: int | None, end: int | None, offset: int) -> tuple[int, int] | None:
-        """Passes `offset` tasks from the newest on: the period that the next one is in, and how many of the offset are
-        left to pass within it. None when there are no more.
-        """
-        numbers = self._numbers.get(values)
-        if numbers is None:
-            return None
+    def window(self, values: Values, begin: int | None, end: int | None, offset: int, limit: int) -> "Window":
+        """Where, from the newest on, the tasks are that come behind `offset` others, at most `limit` of them."""
+        numbers = self._numbers.get(values, _NOTHING)
         first, place = self._place(begin, 0), min(self._place(end, len(numbers)), len(numbers))
         while place - _CHUNK >= first and (passed := sum(numbers[place - _CHUNK : place])) <= offset:
             offset -= passed
             place -= _CHUNK
-        while place > first:
+        periods: list[int] = []
+        left = offset
+        while place > first and limit > 0:
             place -= 1
-            if numbers[place] > offset:
-                return place + self._first, offset
-            offset -= numbers[place]
-        return None
+            number = numbers[place]
+            if periods:
+                limit -= number
+            elif number > offset:
+                left = offset
+                limit -= number - offset
+            else:
+                offset -= number
+                continue
+            if number:
+                periods.append(place + self._first)
+        return Window(periods, left, limit <= 0)
 
     def _place(self, period: int | None, default: int) -> int:
         return default if period is None else max(0, period - self._first)
