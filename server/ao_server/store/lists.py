@@ -152,10 +152,10 @@ def _by_period(part: Part, found: _Found, spread: Spread, *, is_sparse: bool) ->
     if part.offset >= found.later:
         window = spread.window(found.first, found.end, part.offset - found.later, part.limit)
         if window.periods:
-            part = replace(part, end=_begin_of(window.periods[0] + 1, spread), offset=window.left)
+            part = replace(part, offset=window.left)
             if is_sparse and window.is_whole:
-                return replace(part, ranges=_ranges(window.periods, spread))
-            return part
+                return replace(part, begin=None, end=None, ranges=_ranges(window.periods, spread))
+            return replace(part, end=_begin_of(window.periods[0] + 1, spread))
     behind = found.total - part.offset - part.limit
     return replace(part, offset=behind, is_ascending=True) if behind < part.offset else part
 

@@ -18,7 +18,7 @@ Shape = tuple[str, ...]
 Values = tuple[Any, ...]
 
 # Into how many periods the time from the first to the last task is cut at first, and when it is cut anew.
-PERIODS: Final = 4_096
+PERIODS: Final = 1_024
 MAX_PERIODS: Final = 4 * PERIODS
 # Numbers that one view by periods may hold, of 4 bytes each.
 MAX_NUMBERS: Final = 4_000_000
@@ -39,6 +39,8 @@ class ViewKey(NamedTuple):
     project_id: str
     shape: Shape
     labels: tuple[Label, ...] = ()
+    # Of this agent alone. Agents are many: by agent and period there would be as many numbers as tasks.
+    agent_id: str | None = None
 
 
 class Window(NamedTuple):
@@ -81,6 +83,7 @@ class Timed:
 
     def __init__(self, key: ViewKey, oldest: int, newest: int) -> None:
         self._values_of = values_getter(key.shape)
+        self._agent_id = key.agent_id
         self._is_labelled = _label_test(key.labels)
         self.width = 1_000
         while (newest - oldest) // self.width > PERIODS:
@@ -91,9 +94,11 @@ class Timed:
         self.is_void = False
 
     def load(self, found: Iterable[Sequence[Any]]) -> None:
-        """Takes rows of values, period and number."""
-        for *values, period, number in found:
-            self._add(tuple(values), int(period), int(number))
+        """Takes rows of values and a text of periods, each followed by its number."""
+        for *values, listed in found:
+            words = listed.split()
+            for period, number in zip(words[::2], words[1::2], strict=True):
+                self._add(tuple(values), int(period), int(number))
 
     def add(self, moves: Iterable[Move]) -> None:
         """Takes what was committed."""
@@ -101,9 +106,10 @@ class Timed:
             if not self._is_labelled(after):
                 continue
             period = after.created_at // self.width
-            if before is not None:
+            if before is not None and self._agent_id in (None, before.agent_id):
                 self._add(self._values_of(before), period, -1)
-            self._add(self._values_of(after), period, 1)
+            if self._agent_id in (None, after.agent_id):
+                self._add(self._values_of(after), period, 1)
 
     def total(self, values: Values, begin: int | None = None, end: int | None = None) -> int:
         """How many tasks there are in the periods from `begin` up to, not including, `end`."""
