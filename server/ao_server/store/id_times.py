@@ -9,12 +9,14 @@ _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
 _PAIRS: Final = [first + second for first in _ALPHABET for second in _ALPHABET]
 RANDOM_BITS: Final = 80
 _TEXT_LENGTH: Final = 26
+_NO_RANDOM: Final = _ALPHABET[0] * (RANDOM_BITS // 5)
 
 
 def first_at(prefix: str, time: int) -> str:
     """The smallest id that an object created at this time (microseconds, rounded up) or later can have."""
     milliseconds = min(max(-(-time // 1000), 0), (1 << 48) - 1)
-    return f"{prefix}_{text(milliseconds << RANDOM_BITS)}"
+    pairs = [_PAIRS[milliseconds >> shift & 1023] for shift in (40, 30, 20, 10, 0)]
+    return f"{prefix}_{''.join(pairs)}{_NO_RANDOM}"
 
 
 def time_of(identifier: str) -> int:

@@ -33,13 +33,16 @@ class Way:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A part of what is found: ids from `begin` up to, not including, `end`; passes `offset`, then takes `limit`."""
+    """A part of what is found: ids from `begin` up to, not including, `end`, and where `ranges` are given, only those
+    within one of them; passes `offset`, then takes `limit`.
+    """
 
     begin: str | None = None
     end: str | None = None
     offset: int = 0
     limit: int = 0
     is_ascending: bool = False
+    ranges: Sequence[tuple[str, str]] = ()
 
 
 class _Text:
@@ -62,6 +65,7 @@ def page(project_id: str, chosen: TaskFilter, way: Way, part: Part, inline_bytes
     it has one.
     """
     text = _Text()
+    _ranges(text, part)
     text.add(f"SELECT {_COLUMNS}, CASE WHEN r.bytes <= ? THEN r.result END, r.task_id IS NOT NULL FROM (", inline_bytes)
     _ids(text, project_id, chosen, way, part)
     order = "id" if part.is_ascending else "id DESC"
@@ -90,15 +94,24 @@ def _ids(text: _Text, project_id: str, chosen: TaskFilter, way: Way, part: Part)
     rest = [name for name in wanted if name not in way.columns]
     labels = [label for label in chosen.labels if label is not way.label]
     if way.label is not None:
-        _labelled(text, project_id, way.label, has_rest=bool(rest or labels))
+        _labelled(text, project_id, way.label, part, has_rest=bool(rest or labels))
         _finish(text, "l.task_id", part, chosen, rest, labels)
         return
     for number, values in enumerate(_branches(way, chosen)):
         text.add(" UNION ALL SELECT t.id" if number else "SELECT t.id")
-        text.add(" FROM tasks t WHERE t.project_id = ?", project_id)
+        text.add(f" FROM {_near(part)}tasks t WHERE t.project_id = ?", project_id)
         for name, value in values:
             text.add(f" AND t.{name} = ?", value)
         _finish(text, "t.id", part, chosen, rest, labels)
+
+
+def _ranges(text: _Text, part: Part) -> None:
+    if part.ranges:
+        # Few lengths, so that there are few statements; an empty range holds nothing.
+        length = 1 << (len(part.ranges) - 1).bit_length()
+        padded = [*part.ranges, *[("", "")] * (length - len(part.ranges))]
+        marks = ", ".join(["(?, ?)"] * length)
+        text.add(f"WITH near(first_id, end_id) AS (VALUES {marks}) ", *(each for ends in padded for each in ends))
 
 
 def _branches(way: Way, chosen: TaskFilter) -> list[list[tuple[str, Any]]]:
@@ -111,9 +124,13 @@ def _branches(way: Way, chosen: TaskFilter) -> list[list[tuple[str, Any]]]:
     return [[("status", status), ("priority", priority)] for status, priority in product(statuses, priorities)]
 
 
-def _labelled(text: _Text, project_id: str, label: Label, *, has_rest: bool) -> None:
+def _near(part: Part) -> str:
+    return "near CROSS JOIN " if part.ranges else ""
+
+
+def _labelled(text: _Text, project_id: str, label: Label, part: Part, *, has_rest: bool) -> None:
     key, value = label
-    text.add("SELECT l.task_id AS id FROM task_labels l")
+    text.add(f"SELECT l.task_id AS id FROM {_near(part)}task_labels l")
     if has_rest:
         text.add(" CROSS JOIN tasks t")
     text.add(" WHERE l.project_id = ? AND l.key = ?", project_id, key)
@@ -130,6 +147,8 @@ def _finish(
         text.add(f" AND {identifier} >= ?", part.begin)
     if part.end is not None:
         text.add(f" AND {identifier} < ?", part.end)
+    if part.ranges:
+        text.add(f" AND {identifier} >= near.first_id AND {identifier} < near.end_id")
     for name in rest:
         text.add(f" AND (t.{name} = ?) IS TRUE", chosen.wanted[name])
     for key, value in labels:

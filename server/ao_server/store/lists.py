@@ -18,10 +18,10 @@ from ao_server.store.totals import Spread, Totals
 
 # A result of at most this many bytes of text is shown in lists and events.
 INLINE_RESULT_BYTES: Final = 16 * 1024
-# More entries than this are not passed: the page is looked for by its period.
-MAX_PASSED: Final = 1_000
-# Where fewer than one in so many entries match, the entries behind the page are kept from being looked at.
-SPARSE: Final = 20
+# More entries than this are not looked at: the page is looked for by the periods that its tasks were created in.
+MAX_PASSED: Final = 150
+# Where fewer than one in so many entries match, only what was created in those periods is looked at.
+SPARSE: Final = 3
 _TASK_COLUMNS: Final = len(rows.TABLES[rows.Task].columns)
 
 
@@ -149,17 +149,26 @@ async def _nearer(totals: Totals, project_id: str, chosen: TaskFilter, part: Par
 
 
 def _by_period(part: Part, found: _Found, spread: Spread, *, is_sparse: bool) -> Part:
-    if part.offset >= found.later and (place := _place(found, spread, part.offset)):
-        period, left = place
-        if is_sparse and (last := _place(found, spread, part.offset + part.limit - 1)):
-            part = replace(part, begin=_begin_of(last[0], spread))
-        return replace(part, end=_begin_of(period + 1, spread), offset=left)
+    if part.offset >= found.later:
+        window = spread.window(found.first, found.end, part.offset - found.later, part.limit)
+        if window.periods:
+            part = replace(part, offset=window.left)
+            if is_sparse and window.is_whole:
+                return replace(part, begin=None, end=None, ranges=_ranges(window.periods, spread))
+            return replace(part, end=_begin_of(window.periods[0] + 1, spread))
     behind = found.total - part.offset - part.limit
     return replace(part, offset=behind, is_ascending=True) if behind < part.offset else part
 
 
-def _place(found: _Found, spread: Spread, offset: int) -> tuple[int, int] | None:
-    return spread.skip(found.first, found.end, offset - found.later)
+def _ranges(periods: Sequence[int], spread: Spread) -> list[tuple[str, str]]:
+    """From the first id of a period to the first behind it; what is adjacent is one."""
+    ends: list[list[int]] = []
+    for period in periods:
+        if ends and ends[-1][0] == period + 1:
+            ends[-1][0] = period
+        else:
+            ends.append([period, period + 1])
+    return [(_begin_of(begin, spread), _begin_of(end, spread)) for begin, end in ends]
 
 
 def _begin_of(period: int, spread: Spread) -> str:

@@ -104,9 +104,10 @@ class Task(SQLModel, table=True):
             "(status IN ('completed', 'failed', 'cancelled')) = (completed_at IS NOT NULL)", name="final_is_completed"
         ),
         # Of what lists are narrowed by, only the status changes while a task lives: it stands in one of these alone.
-        Index("tasks_by_agent", "project_id", "agent_id", "id"),
-        Index("tasks_by_type", "project_id", "type", "id"),
-        Index("tasks_by_agent_type", "project_id", "agent_type", "id"),
+        # What stands behind the id is there to be compared without a look at the row.
+        Index("tasks_by_agent", "project_id", "agent_id", "id", "type", "priority"),
+        Index("tasks_by_type", "project_id", "type", "id", "agent_type", "priority"),
+        Index("tasks_by_agent_type", "project_id", "agent_type", "id", "priority"),
         Index("tasks_by_status", "project_id", "status", "priority", "id"),
         _partial("tasks_unfinished", "project_id", "agent_id", "id", where=UNFINISHED),
         _partial("tasks_by_queue", "project_id", "queue", "priority", "id", where=CLAIMABLE),

@@ -19,7 +19,7 @@ from ao_server.store import rows
 from ao_server.store.changes import Change
 from ao_server.store.filters import DIMENSIONS, TaskFilter
 from ao_server.store.reader import Reader
-from ao_server.store.views import Counted, Move, Timed, ViewKey
+from ao_server.store.views import Counted, Move, Timed, ViewKey, Window
 
 # How long a list waits for a view by periods; it is answered without, and the view is counted behind it.
 PATIENCE_SECONDS: Final = 0.05
@@ -37,6 +37,8 @@ class _Kept:
     key: ViewKey
     is_timed: bool
     asked_at: float
+    # By the event loop's clock.
+    patience_ends: float
     counting: asyncio.Task[None] | None = None
     view: Counted | Timed | None = None
     position: int = 0
@@ -94,10 +96,11 @@ class Totals:
         it is too much to hold.
         """
         wanted = chosen.wanted
-        kept = self._keep(True, ViewKey(project_id, tuple(wanted), tuple(chosen.labels)))
+        agent_id = wanted.pop("agent_id", None)
+        kept = self._keep(True, ViewKey(project_id, tuple(wanted), tuple(chosen.labels), agent_id))
         if kept.counting is not None:
             with suppress(TimeoutError):
-                async with asyncio.timeout(PATIENCE_SECONDS):
+                async with asyncio.timeout_at(kept.patience_ends):
                     await asyncio.shield(kept.counting)
         with self._lock:
             view = self._current(kept)
@@ -116,12 +119,13 @@ class Totals:
         kept = self._kept.get((is_timed, key))
         now = time.monotonic()
         if kept is None or (isinstance(kept.view, Timed) and kept.view.is_void and now - kept.asked_at > IDLE_SECONDS):
-            kept = _Kept(key, is_timed, now)
+            loop = asyncio.get_running_loop()
+            kept = _Kept(key, is_timed, now, loop.time() + PATIENCE_SECONDS)
             with self._lock:
                 if len(self._kept) >= MAX_VIEWS:
                     self._give_up(min(self._kept.values(), key=lambda each: each.asked_at))
                 self._kept[is_timed, key] = kept
-            kept.counting = asyncio.get_running_loop().create_task(self._count(kept))
+            kept.counting = loop.create_task(self._count(kept))
             kept.counting.add_done_callback(_heed)
         if not (isinstance(kept.view, Timed) and kept.view.is_void):
             kept.asked_at = now
@@ -179,10 +183,10 @@ class Spread:
         with self._lock:
             return self._view.total(self._values, begin, end)
 
-    def skip(self, begin: int | None, end: int | None, offset: int) -> tuple[int, int] | None:
-        """As `Timed.skip`."""
+    def window(self, begin: int | None, end: int | None, offset: int, limit: int) -> Window:
+        """As `Timed.window`."""
         with self._lock:
-            return self._view.skip(self._values, begin, end, offset)
+            return self._view.window(self._values, begin, end, offset, limit)
 
 
 def _heed(counting: asyncio.Task[None]) -> None:
@@ -218,6 +222,9 @@ async def _timed(reader: Reader, key: ViewKey) -> tuple[int, Timed]:
     parameters: dict[str, Any] = {"width": view.width}
     source = "tasks t"
     where = "t.project_id = :project"
+    if key.agent_id is not None:
+        parameters["agent"] = key.agent_id
+        where += " AND t.agent_id = :agent"
     for place, (label, value) in enumerate(key.labels):
         parameters[f"key{place}"] = label
         source += f" JOIN task_labels l{place} ON l{place}.project_id = t.project_id AND l{place}.task_id = t.id"
@@ -225,12 +232,20 @@ async def _timed(reader: Reader, key: ViewKey) -> tuple[int, Timed]:
         if value is not None:
             parameters[f"value{place}"] = value
             where += f" AND l{place}.value = :value{place}"
-    inner = (
+    # SQLite would take an index in the order of the groups before the one of the agent or label.
+    grouped = names.replace("t.", "+t.") if reader.database.is_sqlite else names
+    numbers = (
         f"SELECT {names}t.created_at / :width AS period, COUNT(*) AS tasks FROM {source} WHERE {where}"
-        f" GROUP BY {names}period"
+        f" GROUP BY {grouped}period"
     )
-    position, found = await _of_one_moment(reader, key, [*key.shape, "period", "tasks"], inner, parameters)
-    view.load(found)
+    # One text for all periods of the same values: a hundred thousand rows would keep the event loop from its work.
+    joined = "group_concat" if reader.database.is_sqlite else "string_agg"
+    values = ", ".join(key.shape)
+    listed = f"{joined}(period || ' ' || tasks, ' ')"
+    inner = f"SELECT {values + ', ' if values else ''}{listed} AS listed FROM ({numbers}) AS numbers"
+    inner += f" GROUP BY {values}" if values else ""
+    position, found = await _of_one_moment(reader, key, [*key.shape, "listed"], inner, parameters)
+    await asyncio.to_thread(view.load, found)
     return position, view
 
 
@@ -246,4 +261,5 @@ async def _of_one_moment(
     )
     async with reader.connect() as connection:
         found = (await connection.execute(statement, {"project": key.project_id, **parameters})).all()
-    return found[0][0] or 0, [row[1:] for row in found if row[-1] is not None]
+    # No tasks: one row without them.
+    return found[0][0] or 0, [row[1:] for row in found] if found[0][-1] is not None else []

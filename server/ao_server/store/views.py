@@ -18,11 +18,12 @@ Shape = tuple[str, ...]
 Values = tuple[Any, ...]
 
 # Into how many periods the time from the first to the last task is cut at first, and when it is cut anew.
-PERIODS: Final = 4_096
+PERIODS: Final = 1_024
 MAX_PERIODS: Final = 4 * PERIODS
 # Numbers that one view by periods may hold, of 4 bytes each.
 MAX_NUMBERS: Final = 4_000_000
 _CHUNK: Final = 64
+_NOTHING: Final = array("i")
 
 
 class Move(NamedTuple):
@@ -38,6 +39,18 @@ class ViewKey(NamedTuple):
     project_id: str
     shape: Shape
     labels: tuple[Label, ...] = ()
+    # Of this agent alone. Agents are many: by agent and period there would be as many numbers as tasks.
+    agent_id: str | None = None
+
+
+class Window(NamedTuple):
+    """The periods that some tasks were created in, newest first; `left`: how many to pass within the first.
+    `is_whole`: whether all of the tasks are in these.
+    """
+
+    periods: list[int]
+    left: int
+    is_whole: bool
 
 
 class Counted:
@@ -70,6 +83,7 @@ class Timed:
 
     def __init__(self, key: ViewKey, oldest: int, newest: int) -> None:
         self._values_of = values_getter(key.shape)
+        self._agent_id = key.agent_id
         self._is_labelled = _label_test(key.labels)
         self.width = 1_000
         while (newest - oldest) // self.width > PERIODS:
@@ -80,9 +94,11 @@ class Timed:
         self.is_void = False
 
     def load(self, found: Iterable[Sequence[Any]]) -> None:
-        """Takes rows of values, period and number."""
-        for *values, period, number in found:
-            self._add(tuple(values), int(period), int(number))
+        """Takes rows of values and a text of periods, each followed by its number."""
+        for *values, listed in found:
+            words = listed.split()
+            for period, number in zip(words[::2], words[1::2], strict=True):
+                self._add(tuple(values), int(period), int(number))
 
     def add(self, moves: Iterable[Move]) -> None:
         """Takes what was committed."""
@@ -90,32 +106,39 @@ class Timed:
             if not self._is_labelled(after):
                 continue
             period = after.created_at // self.width
-            if before is not None:
+            if before is not None and self._agent_id in (None, before.agent_id):
                 self._add(self._values_of(before), period, -1)
-            self._add(self._values_of(after), period, 1)
+            if self._agent_id in (None, after.agent_id):
+                self._add(self._values_of(after), period, 1)
 
     def total(self, values: Values, begin: int | None = None, end: int | None = None) -> int:
         """How many tasks there are in the periods from `begin` up to, not including, `end`."""
         numbers = self._numbers.get(values)
         return 0 if numbers is None else sum(numbers[self._place(begin, 0) : self._place(end, len(numbers))])
 
-    def skip(self, values: Values, begin: int | None, end: int | None, offset: int) -> tuple[int, int] | None:
-        """Passes `offset` tasks from the newest on: the period that the next one is in, and how many of the offset are
-        left to pass within it. None when there are no more.
-        """
-        numbers = self._numbers.get(values)
-        if numbers is None:
-            return None
+    def window(self, values: Values, begin: int | None, end: int | None, offset: int, limit: int) -> "Window":
+        """Where, from the newest on, the tasks are that come behind `offset` others, at most `limit` of them."""
+        numbers = self._numbers.get(values, _NOTHING)
         first, place = self._place(begin, 0), min(self._place(end, len(numbers)), len(numbers))
         while place - _CHUNK >= first and (passed := sum(numbers[place - _CHUNK : place])) <= offset:
             offset -= passed
             place -= _CHUNK
-        while place > first:
+        periods: list[int] = []
+        left = offset
+        while place > first and limit > 0:
             place -= 1
-            if numbers[place] > offset:
-                return place + self._first, offset
-            offset -= numbers[place]
-        return None
+            number = numbers[place]
+            if periods:
+                limit -= number
+            elif number > offset:
+                left = offset
+                limit -= number - offset
+            else:
+                offset -= number
+                continue
+            if number:
+                periods.append(place + self._first)
+        return Window(periods, left, limit <= 0)
 
     def _place(self, period: int | None, default: int) -> int:
         return default if period is None else max(0, period - self._first)

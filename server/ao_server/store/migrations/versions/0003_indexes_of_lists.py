@@ -11,9 +11,9 @@ UNFINISHED = "completed_at IS NULL"
 
 def upgrade() -> None:
     op.drop_index("tasks_by_agent", "tasks")
-    op.create_index("tasks_by_agent", "tasks", ["project_id", "agent_id", "id"])
-    op.create_index("tasks_by_type", "tasks", ["project_id", "type", "id"])
-    op.create_index("tasks_by_agent_type", "tasks", ["project_id", "agent_type", "id"])
+    op.create_index("tasks_by_agent", "tasks", ["project_id", "agent_id", "id", "type", "priority"])
+    op.create_index("tasks_by_type", "tasks", ["project_id", "type", "id", "agent_type", "priority"])
+    op.create_index("tasks_by_agent_type", "tasks", ["project_id", "agent_type", "id", "priority"])
     where = {"sqlite_where": sa.text(UNFINISHED), "postgresql_where": sa.text(UNFINISHED)}
     op.create_index("tasks_unfinished", "tasks", ["project_id", "agent_id", "id"], **where)
     if op.get_bind().dialect.name == "sqlite":
