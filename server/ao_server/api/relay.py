@@ -20,6 +20,21 @@ MAX_PARKED: Final = 5_000
 BATCH_BYTES: Final = 1024 * 1024
 
 
+class _Call:
+    """What a gateway asks for, copied: a message that is kept keeps all that came with it."""
+
+    __slots__ = ("id", "message", "metadata", "method", "timeout")
+
+    def __init__(self, call: relay_pb2.RelayCall) -> None:
+        self.id = call.id
+        self.method = call.method
+        self.message = call.message
+        self.metadata = dict(call.metadata)
+        self.timeout = calls.DEFAULT_TIMEOUT_SECONDS
+        if call.HasField("timeout"):
+            self.timeout = max(0.0, call.timeout.ToMicroseconds() / 1e6)
+
+
 class _Gateway:
     """The calls of one gateway: those that are not answered yet, and the answers that are not sent yet.
 
@@ -106,22 +121,19 @@ class RelayServicer(relay_pb2_grpc.RelayServiceServicer):
                     if gateway.is_full:
                         gateway.reply(call.id, errors.status_of(Unavailable("too many calls are in flight")))
                     else:
-                        gateway.tasks[call.id] = asyncio.create_task(self._run(call, gateway))
+                        gateway.tasks[call.id] = asyncio.create_task(self._run(_Call(call), gateway))
         finally:
             gateway.is_over = True
             gateway.wake.set()
 
-    async def _run(self, call: relay_pb2.RelayCall, gateway: _Gateway) -> None:
-        timeout = calls.DEFAULT_TIMEOUT_SECONDS
-        if call.HasField("timeout"):
-            timeout = max(0.0, call.timeout.ToMicroseconds() / 1e6)
+    async def _run(self, call: _Call, gateway: _Gateway) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._in_flight += 1
         self._is_idle.clear()
-        self._deadlines.start(task, timeout)
+        self._deadlines.start(task, call.timeout)
         try:
-            outcome = await self._methods.relayed(call.method, call.message, dict(call.metadata), timeout, gateway.park)
+            outcome = await self._methods.relayed(call.method, call.message, call.metadata, call.timeout, gateway.park)
         except asyncio.CancelledError:
             if not self._deadlines.is_over(task):
                 raise

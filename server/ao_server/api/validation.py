@@ -23,16 +23,30 @@ _Rule = Callable[[Any], str | None]
 def validate(message: Message) -> None:
     """Invalid, with every field of the message that breaks a rule."""
     problems: list[FieldProblem] = []
-    for check in _checks(message.DESCRIPTOR):
-        check(message, "", problems)
+    _add_problems(message, "", problems)
     if problems:
         raise Invalid("; ".join(f"{each.field}: {each.message}" for each in problems[:3]), details=problems)
 
 
+def _add_problems(message: Message, path: str, problems: list[FieldProblem]) -> None:
+    given = {field for field, _ in message.ListFields()}
+    for field, check, is_for_absent in _checks(message.DESCRIPTOR):
+        if is_for_absent or field in given:
+            check(message, path, problems)
+
+
 @cache
-def _checks(descriptor: Descriptor) -> list[_Check]:
-    found = [_field_check(field) for field in descriptor.fields]
-    return [check for check in found if check is not None]
+def _checks(descriptor: Descriptor) -> list[tuple[FieldDescriptor, _Check, bool]]:
+    """For each field that has rules its check, and whether an absent or empty field can break them."""
+    found = [(field, _field_check(field), _is_for_absent(field)) for field in descriptor.fields]
+    return [(field, check, is_for_absent) for field, check, is_for_absent in found if check is not None]
+
+
+def _is_for_absent(field: FieldDescriptor) -> bool:
+    rules = field.GetOptions().Extensions[options_pb2.rules]
+    if rules.required or rules.required_unless:
+        return True
+    return bool(rules.min_items) if field.is_repeated else not field.has_presence
 
 
 def _field_check(field: FieldDescriptor) -> _Check | None:
@@ -53,14 +67,11 @@ def _field_check(field: FieldDescriptor) -> _Check | None:
 
 def _message_check(field: FieldDescriptor, rules: options_pb2.Rules) -> _Check:
     name = field.name
-    nested = field.message_type
-    assert nested is not None
 
     def check_one(message: Message, path: str, problems: list[FieldProblem]) -> None:
         if message.HasField(name):
             value = getattr(message, name)
-            for check in _checks(nested):
-                check(value, f"{path}{name}.", problems)
+            _add_problems(value, f"{path}{name}.", problems)
         elif rules.required:
             problems.append(FieldProblem(path + name, "is required"))
 
@@ -71,8 +82,7 @@ def _message_check(field: FieldDescriptor, rules: options_pb2.Rules) -> _Check:
             problems.append(FieldProblem(path + name, wrong))
             return
         for place, value in enumerate(values):
-            for check in _checks(nested):
-                check(value, f"{path}{name}[{place}].", problems)
+            _add_problems(value, f"{path}{name}[{place}].", problems)
 
     return check_all if field.is_repeated else check_one
 
