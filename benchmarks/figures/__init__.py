@@ -1,5 +1,13 @@
 """Every figure, in the order of the table in docs/performance.md."""
 
-from benchmarks.figures import end_to_end, lists, peers, rest_create
+from benchmarks.figures import end_to_end, fanout, idle, lists, peers, rest_create, start
 
-FIGURES = [*rest_create.FIGURES, *end_to_end.FIGURES, *peers.FIGURES, *lists.FIGURES]
+FIGURES = [
+    *rest_create.FIGURES,
+    *end_to_end.FIGURES,
+    *peers.FIGURES,
+    *lists.FIGURES,
+    *fanout.FIGURES,
+    *idle.FIGURES,
+    *start.FIGURES,
+]
