@@ -142,6 +142,8 @@ class Stream:
             case "assign":
                 # It may have waited here for longer than the lease while the process was stopped.
                 self._check_lease()
+                if response.assign.settlements:
+                    self._settled({AttemptId.of(each.attempt) for each in response.assign.settlements})
                 self._last_assign = response.assign.number
                 held.take_up(response.assign.assignments)
             case "settled":

@@ -81,6 +81,7 @@ class RawRunner:
     def __init__(self, call: Any) -> None:
         self.call = call
         self.status_number = 0
+        self._split: runners_pb2.ConnectResponse | None = None
         self.welcome = runners_pb2.Welcome()
 
     async def hello(
@@ -102,12 +103,24 @@ class RawRunner:
         """The next message of this kind; anything else but a renewal is a failure."""
         async with asyncio.timeout(20):
             while True:
-                message = await self.call.read()
+                message = await self._read()
                 if message is grpc.aio.EOF:
                     raise AssertionError(f"the stream ended: {await self.call.code()} {await self.call.details()}")
                 if message.WhichOneof("message") == kind:
                     return message
                 assert message.WhichOneof("message") == "renewed", message
+
+    async def _read(self) -> Any:
+        """The next message; what is settled together with an assignment as a message of its own in front of it."""
+        if self._split is not None:
+            message, self._split = self._split, None
+            return message
+        message = await self.call.read()
+        if message is not grpc.aio.EOF and message.assign.settlements:
+            self._split = message
+            settled = runners_pb2.Settled(settlements=message.assign.settlements)
+            return runners_pb2.ConnectResponse(settled=settled)
+        return message
 
     async def assigned(self) -> runners_pb2.Assignment:
         """The one assignment of the next `assign`."""

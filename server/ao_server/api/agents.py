@@ -54,7 +54,7 @@ class AgentServicer(agents_pb2_grpc.AgentServiceServicer):
         )
         configuration.check(new.configuration)
         operation = once(intake.create_agent(new, self._ids), idempotency.of(request), rows.Agent)
-        created = await self._writer.submit(operation, call.timeout)
+        created = await self._writer.write(operation)
         # As it was when it was made: nobody was connected yet, and nothing done.
         data = agent_messages.agent(created.answer, counts.AgentTotals(), [], self._clock.monotonic(), 0.0)
         return agents_pb2.CreateAgentResponse(data=data, idempotent_replayed=created.is_replayed)
@@ -97,7 +97,7 @@ class AgentServicer(agents_pb2_grpc.AgentServiceServicer):
             configuration.check(update.configuration)
         key = AgentKey(call.project_id, request.agent_id)
         operation = administration.update(key, update, self._fleet.configure)
-        agent = await self._writer.submit(operation, call.timeout)
+        agent = await self._writer.write(operation)
         return agents_pb2.UpdateAgentResponse(data=await self._detail(agent))
 
     async def DeleteAgent(self, request: agents_pb2.DeleteAgentRequest, context: Any) -> agents_pb2.DeleteAgentResponse:
@@ -111,7 +111,7 @@ class AgentServicer(agents_pb2_grpc.AgentServiceServicer):
             self._clearing.add(key)
 
         operation = administration.delete(key, existing.registered_as, existing.type, gone)
-        deleted = await self._writer.submit(operation, call.timeout)
+        deleted = await self._writer.write(operation)
         response = agents_pb2.DeleteAgentResponse(message="Agent deleted successfully")
         response.deleted_at.FromMicroseconds(deleted.deleted_at or 0)
         return response
@@ -132,7 +132,7 @@ class AgentServicer(agents_pb2_grpc.AgentServiceServicer):
         call = calls.current()
         key = AgentKey(call.project_id, agent_id)
         operation = administration.set_mode(key, mode, self._registry.is_present)
-        return await self._detail(await self._writer.submit(operation, call.timeout))
+        return await self._detail(await self._writer.write(operation))
 
     async def _existing(self, agent_id: str) -> rows.Agent:
         agent = await agents.get(self._reader, calls.current().project_id, agent_id)

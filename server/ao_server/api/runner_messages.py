@@ -4,7 +4,8 @@ Text for people is cut to its limit rather than refused, and a result that canno
 stream: whatever agent code does ends in a documented state.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import Final
 
 from google.protobuf.duration_pb2 import Duration
@@ -13,6 +14,7 @@ from agent_orchestration import free_json
 from agent_orchestration.v1 import agents_pb2, common_pb2, runners_pb2
 from ao_server.api import messages
 from ao_server.engine import attach, logs, reports
+from ao_server.engine.outbox import Outbox
 from ao_server.engine.sessions import (
     Assign,
     Assignment,
@@ -58,35 +60,59 @@ def welcome(session: Session, attached: attach.Attached, lease: float) -> runner
     return response
 
 
-def responses(message: ToRunner) -> Iterable[runners_pb2.ConnectResponse]:
-    """What the engine has to say, as messages of the stream."""
-    match message:
-        case Assign():
-            assignments = [_assignment(each) for each in message.assignments]
-            yield runners_pb2.ConnectResponse(assign=runners_pb2.Assign(number=message.number, assignments=assignments))
-        case Stop():
-            reason = _REASONS[message.reason]
-            for attempt in message.attempts:
-                cancel = runners_pb2.Cancel(attempt=_attempt(attempt), reason=reason)
-                yield runners_pb2.ConnectResponse(cancel=cancel)
-        case Configure():
-            yield runners_pb2.ConnectResponse(configure=_configure(message))
-        case Settled():
-            settlements = [
-                runners_pb2.Settlement(attempt=_attempt(attempt), accepted=accepted)
-                for attempt, accepted in message.settlements
-            ]
-            yield runners_pb2.ConnectResponse(settled=runners_pb2.Settled(settlements=settlements))
-        case Renewed():
-            yield runners_pb2.ConnectResponse(renewed=runners_pb2.Renewed(number=message.number))
-        case Stopping():
-            yield runners_pb2.ConnectResponse(stopping=runners_pb2.Stopping())
+def responses(outbox: Outbox[ToRunner | Exception]) -> Iterator[runners_pb2.ConnectResponse]:
+    """What waits to be said, as messages of the stream; raises an exception that waits among it.
+
+    A message costs as much as several tasks: what was settled goes with the work that took its place.
+    """
+    settlements: list[runners_pb2.Settlement] = []
+    while outbox:
+        message = outbox.take()
+        match message:
+            case Settled():
+                settlements += map(_settlement, message.settlements)
+                if not isinstance(outbox.peek(), Settled | Assign):
+                    yield runners_pb2.ConnectResponse(settled=runners_pb2.Settled(settlements=settlements))
+                    settlements = []
+            case Assign():
+                assign = runners_pb2.Assign(
+                    number=message.number,
+                    assignments=map(_assignment, message.assignments),
+                    settlements=settlements,
+                )
+                yield runners_pb2.ConnectResponse(assign=assign)
+                settlements = []
+            case Stop():
+                reason = _REASONS[message.reason]
+                for attempt in message.attempts:
+                    cancel = runners_pb2.Cancel(attempt=_attempt(attempt), reason=reason)
+                    yield runners_pb2.ConnectResponse(cancel=cancel)
+            case Configure():
+                yield runners_pb2.ConnectResponse(configure=_configure(message))
+            case Renewed():
+                yield runners_pb2.ConnectResponse(renewed=runners_pb2.Renewed(number=message.number))
+            case Stopping():
+                yield runners_pb2.ConnectResponse(stopping=runners_pb2.Stopping())
+            case _:
+                raise message
+
+
+def _settlement(settled: tuple[Attempt, bool]) -> runners_pb2.Settlement:
+    attempt, accepted = settled
+    return runners_pb2.Settlement(attempt=_attempt(attempt), accepted=accepted)
 
 
 def _assignment(each: Assignment) -> runners_pb2.Assignment:
-    assignment = runners_pb2.Assignment(attempt=_attempt(each.attempt), type=each.type, payload=each.payload)
-    assignment.timeout.FromMicroseconds(round(each.timeout * 1e6))
-    return assignment
+    return runners_pb2.Assignment(
+        attempt=_attempt(each.attempt), type=each.type, payload=each.payload, timeout=_timeout(each.timeout)
+    )
+
+
+@lru_cache(maxsize=64)
+def _timeout(seconds: float) -> Duration:
+    duration = Duration()
+    duration.FromMicroseconds(round(seconds * 1e6))
+    return duration
 
 
 def _attempt(attempt: Attempt) -> runners_pb2.Attempt:

@@ -20,11 +20,12 @@ from ao_server.engine import intake, reports
 from ao_server.engine.fleet import Fleet
 from ao_server.engine.sessions import InstanceKey, Load, Session, Settled
 from ao_server.errors import DeadlineExceeded, Invalid, Problem, Unavailable
+from ao_server.store.changes import Operation
 from ao_server.store.writer import Writer
 
 HELLO_SECONDS: Final = 10.0
 WAITING_REPORTS: Final = 1_000
-APPLIED_AT_ONCE: Final = 100
+LAST_WORDS_SECONDS: Final = 30.0
 
 
 class RunnerServicer(runners_pb2_grpc.RunnerServiceServicer):
@@ -50,13 +51,9 @@ class RunnerServicer(runners_pb2_grpc.RunnerServiceServicer):
             self._fleet.open(session)
             while True:
                 while session.outbox:
-                    message = session.outbox.take()
-                    if isinstance(message, Exception):
-                        raise message
-                    for response in runner_messages.responses(message):
+                    for response in runner_messages.responses(session.outbox):
                         yield response
                         del response
-                    del message
                 await session.outbox.filled()
         except _Ended:
             return
@@ -100,14 +97,14 @@ class _Stream:
     """What comes from one process."""
 
     __slots__ = (
+        "_all_written",
         "_attaching",
         "_fleet",
         "_hello",
         "_is_greeted",
         "_random",
         "_reading",
-        "_reporting",
-        "_reports",
+        "_unwritten",
         "_writer",
         "session",
     )
@@ -123,9 +120,9 @@ class _Stream:
         self._hello: asyncio.Future[runners_pb2.Hello] | None = loop.create_future()
         self._attaching: asyncio.Future[None] | None = loop.create_future()
         self._reading: asyncio.Task[None] | None = None
-        # There while reports are being written, and once writing them has failed.
-        self._reporting: asyncio.Task[None] | None = None
-        self._reports: list[runners_pb2.ConnectRequest] = []
+        # Reports that are not written yet, and what is told once there are none.
+        self._unwritten = 0
+        self._all_written: asyncio.Future[None] | None = None
 
     def start(self, requests: AsyncIterator[runners_pb2.ConnectRequest]) -> None:
         """Begins to read."""
@@ -133,11 +130,10 @@ class _Stream:
 
     async def close(self) -> None:
         """Ends all work for the stream."""
-        for task in (self._reading, self._reporting):
-            if task is not None:
-                task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await task
+        if self._reading is not None:
+            self._reading.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._reading
 
     async def hello(self) -> runners_pb2.Hello:
         """The first message."""
@@ -163,34 +159,21 @@ class _Stream:
                 await self._take(request)
                 del request
             # What was said before the process closed its side still counts.
-            if self._reporting is not None:
-                await self._reporting
+            if self._unwritten:
+                self._all_written = asyncio.get_running_loop().create_future()
+                async with asyncio.timeout(LAST_WORDS_SECONDS):
+                    await self._all_written
             self._end(_Ended())
         except Problem as problem:
             self._end(problem)
         except DecodeError:
             self._end(Invalid("a message is not a ConnectRequest"))
+        except TimeoutError:
+            self._end(DeadlineExceeded("what was reported last could not be written in time"))
         except Exception:
             # Unread, the stream would stay open for as long as its lease.
             self._end(Problem("a message could not be taken"))
             raise
-
-    async def _report(self) -> None:
-        """Applies reports in order, those that wait together in one go; one that cannot be written ends the stream, and
-        the process, once reconnected, sends its outcomes again.
-        """
-        try:
-            while self._reports:
-                waiting, self._reports = self._reports[:APPLIED_AT_ONCE], self._reports[APPLIED_AT_ONCE:]
-                # The writer takes them in the order in which they are begun.
-                await asyncio.gather(*map(self._apply, waiting))
-        except Problem as problem:
-            self._end(problem)
-        except Exception:
-            self._end(Problem("a report could not be written"))
-            raise
-        else:
-            self._reporting = None
 
     async def _take(self, request: runners_pb2.ConnectRequest) -> None:
         kind = request.WhichOneof("message")
@@ -205,12 +188,10 @@ class _Stream:
             await self._attaching
         elif kind == "status":
             await self._status(request.status)
-        elif len(self._reports) >= WAITING_REPORTS:
-            raise Unavailable("too many reports are waiting")
+        elif kind == "drain":
+            await self._drain(request.drain)
         else:
-            self._reports.append(request)
-            if self._reporting is None:
-                self._reporting = asyncio.create_task(self._report())
+            self._report(request)
 
     async def _status(self, status: runners_pb2.Status) -> None:
         session = self.session
@@ -221,28 +202,46 @@ class _Stream:
             session, status.number, runner_messages.held(status.held), status.last_assign, status.capacity
         )
 
-    async def _apply(self, request: runners_pb2.ConnectRequest) -> None:
+    async def _drain(self, drain: runners_pb2.Drain) -> None:
+        session = self.session
+        assert session is not None
+        if drain.goodbye:
+            await self._fleet.goodbye(session)
+        else:
+            session.capacity = 0
+
+    def _report(self, request: runners_pb2.ConnectRequest) -> None:
+        """Queues a report. They are applied in order; one that cannot be written ends the stream, and the process, once
+        reconnected, sends its outcomes again.
+        """
+        if self._unwritten >= WAITING_REPORTS:
+            raise Unavailable("too many reports are waiting")
+        self._writer.write(self._operation(request)).add_done_callback(self._written)
+        self._unwritten += 1
+
+    def _operation(self, request: runners_pb2.ConnectRequest) -> Operation[Any]:
         session = self.session
         assert session is not None
         match request.WhichOneof("message"):
             case "progress":
                 decoded = [runner_messages.progress(each) for each in request.progress.reports]
-                await self._writer.submit(reports.progress(session.key, decoded))
+                return reports.progress(session.key, decoded)
             case "log":
-                lines = [runner_messages.log(each) for each in request.log.reports]
-                await self._writer.submit(reports.log(session.key, lines))
-            case "outcomes":
+                return reports.log(session.key, [runner_messages.log(each) for each in request.log.reports])
+            case _:
                 outcomes = [runner_messages.outcome(each) for each in request.outcomes.outcomes]
                 # Told from within the commit's delivery: slots that it frees are filled only behind it on the stream.
-                settle = reports.settle(
+                return reports.settle(
                     session.key, outcomes, self._random, lambda settled: session.push(Settled(settled))
                 )
-                await self._writer.submit(settle)
-            case _:
-                if request.drain.goodbye:
-                    await self._fleet.goodbye(session)
-                else:
-                    session.capacity = 0
+
+    def _written(self, future: asyncio.Future[Any]) -> None:
+        self._unwritten -= 1
+        if not self._unwritten and self._all_written is not None and not self._all_written.done():
+            self._all_written.set_result(None)
+        error = None if future.cancelled() else future.exception()
+        if error is not None:
+            self._end(error if isinstance(error, Problem) else Problem("a report could not be written"))
 
     def _end(self, reason: Problem | _Ended) -> None:
         if self.session is not None:

@@ -47,7 +47,7 @@ class TaskServicer(tasks_pb2_grpc.TaskServiceServicer):
         call = calls.current()
         new = task_requests.new_task(request, call.project_id)
         operation = once(intake.create_task(new, self._ids), idempotency.of(request), rows.Task)
-        created = await self._writer.submit(operation, call.timeout)
+        created = await self._writer.write(operation)
         data = messages.created_task(created.answer, new.payload)
         return tasks_pb2.CreateTaskResponse(data=data, idempotent_replayed=created.is_replayed)
 
@@ -56,7 +56,7 @@ class TaskServicer(tasks_pb2_grpc.TaskServiceServicer):
         call = calls.current()
         new = task_requests.new_tasks(request, call.project_id)
         operation = once(intake.create_tasks(new, self._ids), idempotency.of(request), list[rows.Task])
-        created = await self._writer.submit(operation, call.timeout)
+        created = await self._writer.write(operation)
         data = [messages.task(task) for task in created.answer]
         return tasks_pb2.CreateTasksResponse(data=data, idempotent_replayed=created.is_replayed)
 
@@ -115,7 +115,7 @@ class TaskServicer(tasks_pb2_grpc.TaskServiceServicer):
         """Cancels a task."""
         call = calls.current()
         operation = cancellation.cancel(call.project_id, request.task_id, self._stop)
-        await self._writer.submit(operation, call.timeout)
+        await self._writer.write(operation)
         return tasks_pb2.CancelTaskResponse(data=messages.task_detail(await self._detail(request.task_id)))
 
     async def RetryTask(self, request: tasks_pb2.RetryTaskRequest, context: Any) -> tasks_pb2.RetryTaskResponse:
@@ -124,7 +124,7 @@ class TaskServicer(tasks_pb2_grpc.TaskServiceServicer):
         task = await self._existing(request.task_id)
         operation = intake.retry_task(call.project_id, task.id, task.agent_id, self._ids)
         keyed = once(operation, idempotency.of(request), tuple[rows.Task, str])
-        created = await self._writer.submit(keyed, call.timeout)
+        created = await self._writer.write(keyed)
         data = messages.created_task(*created.answer)
         return tasks_pb2.RetryTaskResponse(data=data, idempotent_replayed=created.is_replayed)
 

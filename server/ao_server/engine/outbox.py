@@ -34,6 +34,10 @@ class Outbox(Generic[Item]):
             self._reader.set_result(None)
         return self._reader
 
+    def peek(self) -> Item | None:
+        """The first, None when there is none."""
+        return self._items[0] if self._items else None
+
     def take(self) -> Item:
         """Takes the first. IndexError when there is none."""
         return self._items.pop(0)

@@ -28,7 +28,7 @@ MAX_WAITING = 20_000
 MAX_BATCH = 1_000
 # How often a commit in doubt is looked into while nobody writes.
 DOUBT_SECONDS = 1.0
-DEFAULT_TIMEOUT_SECONDS = 30.0
+TIMEOUT_SECONDS = 30.0
 
 _MAY_HAVE_HAPPENED = "the writer has stopped; the write may have happened"
 
@@ -73,6 +73,7 @@ class Writer:
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[_Waiting] = deque()
         self._wake = threading.Condition()
+        self._is_asleep = False
         self._stopping = False
         self._dead: BaseException | None = None
         self._away = False
@@ -86,17 +87,21 @@ class Writer:
         self._transactions.use(connection)
         self._thread.start()
 
-    async def submit(self, operation: Operation[Answer], timeout: float | None = None) -> Answer:
-        """Runs a write and returns its answer once it is durable.
-
-        `timeout` in seconds. Raises the Problem of its decision; Unavailable when the queue is full or the store away;
-        DeadlineExceeded when time ran out, in which case the write may or may not happen.
+    def write(self, operation: Operation[Answer]) -> asyncio.Future[Answer]:
+        """Queues a write; the future has its answer once it is durable, or the Problem of its decision, or Unavailable
+        when the store is away. For callers with a deadline of their own. Unavailable when the queue is full.
         """
         future: asyncio.Future[Answer] = self._loop.create_future()
         self._enqueue(_Waiting(operation, future))
+        return future
+
+    async def submit(self, operation: Operation[Answer]) -> Answer:
+        """Runs a write and returns its answer, as `write` does, within a bounded time: DeadlineExceeded when that ran
+        out, in which case the write may or may not happen.
+        """
         try:
-            async with asyncio.timeout(DEFAULT_TIMEOUT_SECONDS if timeout is None else timeout):
-                return await future
+            async with asyncio.timeout(TIMEOUT_SECONDS):
+                return await self.write(operation)
         except TimeoutError:
             raise DeadlineExceeded("the write was not confirmed in time; it may still happen") from None
 
@@ -120,13 +125,17 @@ class Writer:
     def _enqueue(self, waiting: _Waiting) -> None:
         if self._dead is not None:
             raise Unavailable("the writer has stopped")
-        with self._wake:
-            if self._stopping:
-                raise Unavailable("the server is stopping")
-            if len(self._waiting) >= MAX_WAITING:
-                raise Unavailable("too many writes are waiting")
-            self._waiting.append(waiting)
-            self._wake.notify()
+        if self._stopping:
+            raise Unavailable("the server is stopping")
+        if len(self._waiting) >= MAX_WAITING:
+            raise Unavailable("too many writes are waiting")
+        self._waiting.append(waiting)
+        if self._dead is not None:
+            raise Unavailable("the writer has stopped")
+        # Under load the thread is awake, and finds it by itself.
+        if self._is_asleep:
+            with self._wake:
+                self._wake.notify()
 
     def _run(self) -> None:
         try:
@@ -141,15 +150,22 @@ class Writer:
 
     def _next(self) -> list[_Waiting] | None:
         """What is to be written next; None when all is done. Nothing, after a while, while a commit is in doubt."""
+        if not self._waiting:
+            self._sleep()
+        if self._dead is not None or (self._stopping and not self._waiting):
+            return None
+        taken = [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_BATCH))]
+        self._taken = [waiting for waiting in taken if waiting.future is None or not waiting.future.cancelled()]
+        return self._taken
+
+    def _sleep(self) -> None:
         with self._wake:
+            # Who queues something after this sees it; who did so before is seen by the loop.
+            self._is_asleep = True
             while not self._waiting and not self._stopping and self._dead is None:
                 if not self._wake.wait(None if self._in_doubt is None else DOUBT_SECONDS):
                     break
-            if self._dead is not None or (self._stopping and not self._waiting):
-                return None
-            taken = [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_BATCH))]
-        self._taken = [waiting for waiting in taken if waiting.future is None or not waiting.future.cancelled()]
-        return self._taken
+            self._is_asleep = False
 
     def _write(self, batch: list[_Waiting]) -> None:
         """Commits the batch; if an unexpected error stops it, each of its operations alone, so that one fails alone."""
