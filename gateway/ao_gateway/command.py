@@ -4,7 +4,7 @@ import sys
 
 import click
 
-from agent_orchestration import logs
+from agent_orchestration import garbage, logs
 from agent_orchestration.environment import CannotStart
 from agent_orchestration.parent import watch_parent
 
@@ -19,6 +19,7 @@ from agent_orchestration.parent import watch_parent
 def gateway(host: str, port: int, server: str | None, data_dir: str | None, log_level: str, insecure: bool) -> None:
     """Run the REST and WebSocket gateway."""
     watch_parent()
+    garbage.postpone()
     from ao_gateway import listening, settings
 
     logs.configure(log_level)
@@ -40,6 +41,7 @@ def gateway(host: str, port: int, server: str | None, data_dir: str | None, log_
     def ready() -> None:
         click.echo(f"REST {listening.url(sockets[0])}")
         sys.stdout.flush()
+        garbage.resume()
 
     async def run() -> None:
         await serve(Gateway(chosen.server, key_reader(chosen.key, chosen.data_dir)), sockets, ready)

@@ -115,6 +115,7 @@ class Relay:
         last_reason = ""
         try:
             while True:
+                await self._upstream.listening(MAX_BACKOFF_SECONDS)
                 try:
                     await self._serve_stream()
                 except (NoCredential, _Silent) as error:

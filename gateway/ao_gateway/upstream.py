@@ -1,6 +1,8 @@
 """The channels to the server, and the gateway's own credential on them."""
 
+import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,6 +34,9 @@ _PACED_OPTIONS: Final = (
     ("grpc.use_local_subchannel_pool", 1),
 )
 
+# How often to look whether anybody listens at the server's address.
+LOOK_SECONDS: Final = 0.02
+
 Metadata = tuple[tuple[str, str], ...]
 
 
@@ -45,6 +50,7 @@ class Upstream:
     def __init__(self, server: str, read_key: Callable[[], str]) -> None:
         self._channel = grpc.aio.insecure_channel(server, options=_OPTIONS)
         self._paced_channel = grpc.aio.insecure_channel(server, options=_PACED_OPTIONS)
+        self._address = server
         self._read_key = read_key
         self.relay = RelayServiceStub(self._channel)
         self.access = AccessServiceStub(self._channel)
@@ -54,6 +60,20 @@ class Upstream:
         """What the gateway's own calls carry; with the project that one acts in. NoCredential when there is no key."""
         authorization = (("authorization", f"Bearer {self._read_key()}"),)
         return authorization if project_id is None else (*authorization, (PROJECT_KEY, project_id))
+
+    async def listening(self, seconds: float) -> None:
+        """Waits until somebody listens at the server's address, at most so long.
+
+        gRPC would look ever more rarely, and so find a server that is being started long after it is there.
+        """
+        host, _, port = self._address.rpartition(":")
+        if not port.isdecimal() or "/" in host:
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                # Nothing tells of a port of another process.
+                while not await _is_listening(host.strip("[]"), int(port)):  # noqa: ASYNC110
+                    await asyncio.sleep(LOOK_SECONDS)
 
     def open_stream(self, rpc: str, request: Message, response: type[Message], metadata: Metadata) -> Any:
         """A call of any RPC that streams its answers, under a credential that the metadata holds.
@@ -69,6 +89,15 @@ class Upstream:
         """Ends the channels and what is left on them."""
         await self._channel.close()
         await self._paced_channel.close()
+
+
+async def _is_listening(host: str, port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection(host, port)
+    except OSError:
+        return False
+    writer.close()
+    return True
 
 
 def key_reader(key: str | None, data_dir: Path) -> Callable[[], str]:

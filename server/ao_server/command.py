@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from agent_orchestration import logs
+from agent_orchestration import garbage, logs
 from agent_orchestration.parent import watch_parent
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def server(
 ) -> None:
     """Run the gRPC server."""
     watch_parent()
+    garbage.postpone()
     from ao_server import settings
     from ao_server.errors import CannotStart
 
@@ -68,6 +69,7 @@ def _run(chosen: "Settings") -> None:
         if running.new_admin_key is not None:
             click.echo(f"API key {running.new_admin_key}")
         sys.stdout.flush()
+        garbage.resume()
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(app.run(chosen, ready))

@@ -120,7 +120,7 @@ class TaskType:
 
 ANY_TYPE: Final = "*"
 # One for all sessions: an empty set has 216 bytes.
-_NOBODY: Final[frozenset[Attempt]] = frozenset()
+_NO_ATTEMPTS: Final[frozenset[Attempt]] = frozenset()
 
 
 class Session:
@@ -166,7 +166,7 @@ class Session:
         self._unread = 0
         # Task id to its attempt, the number of its assignment (0: held since hello) and when that was sent.
         self._given: dict[str, tuple[int, int, float]] = {}
-        self._strangers = _NOBODY
+        self._strangers = _NO_ATTEMPTS
 
     @property
     def deaf(self) -> bool:
@@ -225,7 +225,7 @@ class Session:
         """Attempts that the process has held in two statuses running without the store's knowing of it."""
         strangers = {Attempt(*each) for each in held.items() if believed.get(each[0]) != each[1]}
         lasting = strangers & self._strangers
-        self._strangers = frozenset(strangers) if strangers else _NOBODY
+        self._strangers = frozenset(strangers) if strangers else _NO_ATTEMPTS
         return sorted(lasting)
 
 
