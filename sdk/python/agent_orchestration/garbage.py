@@ -5,7 +5,7 @@ from typing import Final
 
 # Objects made and still there, after which the youngest are looked through. Python's 700 come about with every few
 # tasks, of which hardly any are garbage: those looks cost a tenth of all work.
-YOUNG: Final = 10_000
+YOUNG: Final = 5_000
 
 
 def postpone() -> None:

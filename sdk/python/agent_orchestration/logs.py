@@ -12,8 +12,13 @@ def configure(level: str) -> None:
 
     uvicorn's own lines below WARNING hold whole URLs, and so may hold what a client put there by mistake.
     """
-    # With the `server` extra alone, and only when a half starts.
+    # With the `server` extra alone, and only when a half starts. Structlog would load rich for a console's sake that is
+    # not used here, and each half would start later by a tenth.
+    sys.modules.setdefault("rich", None)  # pyright: ignore[reportArgumentType] - None makes an import of it fail
     import structlog
+
+    if sys.modules["rich"] is None:  # pyright: ignore[reportUnnecessaryComparison] - as above
+        del sys.modules["rich"]
 
     number = logging.getLevelNamesMapping()[level.upper()]
     logging.basicConfig(
