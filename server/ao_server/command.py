@@ -1,8 +1,7 @@
 """`ao server`: the half that holds the truth."""
 
-import gc
 import sys
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,9 +10,6 @@ from agent_orchestration.parent import watch_parent
 
 if TYPE_CHECKING:
     from ao_server.settings import Settings
-
-# Objects, then collections of the younger generation, between two collections.
-COLLECTED_AFTER: Final = (20_000, 20, 20)
 
 
 @click.command()
@@ -60,11 +56,6 @@ def _run(chosen: "Settings") -> None:
     from ao_server import app
 
     def ready(running: app.Server) -> None:
-        # What start-up has made stays. What comes after it is short-lived and in no cycles: looking for some after each
-        # 700 objects, as is usual, takes an eighth of the writer's time.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(*COLLECTED_AFTER)
         click.echo(f"gRPC {running.address}")
         if running.new_admin_key is not None:
             click.echo(f"API key {running.new_admin_key}")
