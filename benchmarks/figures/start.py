@@ -36,6 +36,8 @@ FILLING: Final = (
     "INSERT INTO events (project_id, position, type, timestamp, task_id, body) "
     "SELECT :project, (SELECT last FROM feeds) + 1 + i, 'task_created', :now - 1000 * (:count - i),"
     " printf('task_%012d', i), '{}' FROM n",
+    "INSERT INTO task_counts (project_id, agent_id, agent_type, type, priority, status, tasks, duration) "
+    "SELECT project_id, agent_id, agent_type, type, priority, status, count(*), 0 FROM tasks GROUP BY 1, 2, 3, 4, 5, 6",
     "UPDATE feeds SET last = last + :count",
 )
 
@@ -92,7 +94,7 @@ def _filled(tasks: int) -> Path:
             (project,) = connection.execute("SELECT project_id FROM feeds").fetchone()
             values = {"project": project, "count": tasks, "running": RUNNING, "now": time.time_ns() // 1000}
             for statement in FILLING:
-                takes_numbers = " FROM n" in statement
+                takes_numbers = statement.endswith(" FROM n")
                 connection.execute(NUMBERS * takes_numbers + statement, values)
     return folder
 
