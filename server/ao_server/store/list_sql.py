@@ -98,11 +98,17 @@ def _ids(text: _Text, project_id: str, chosen: TaskFilter, way: Way, part: Part)
         _finish(text, "l.task_id", part, chosen, rest, labels)
         return
     for number, values in enumerate(_branches(way, chosen)):
-        text.add(" UNION ALL SELECT t.id" if number else "SELECT t.id")
+        # Each branch is cut by itself: PostgreSQL does not merge them in the order of their index.
+        is_cut = part.limit and bool(set(way.columns) & set(MERGED))
+        text.add(" UNION ALL " if number else "")
+        text.add("SELECT id FROM (SELECT t.id" if is_cut else "SELECT t.id")
         text.add(f" FROM {_near(part)}tasks t WHERE t.project_id = ?", project_id)
         for name, value in values:
             text.add(f" AND t.{name} = ?", value)
         _finish(text, "t.id", part, chosen, rest, labels)
+        if is_cut:
+            order = "t.id" if part.is_ascending else "t.id DESC"
+            text.add(f" ORDER BY {order} LIMIT ?) AS branch{number}", part.offset + part.limit)
 
 
 def _ranges(text: _Text, part: Part) -> None:

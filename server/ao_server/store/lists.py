@@ -142,7 +142,9 @@ async def _nearer(totals: Totals, project_id: str, chosen: TaskFilter, part: Par
         if found.spread is None and chosen.id_from is None and chosen.id_before is None:
             found = replace(found, spread=await totals.timed(project_id, chosen))
         if found.spread is not None:
-            return _by_period(part, found, found.spread, is_sparse=entries > SPARSE * found.total)
+            # PostgreSQL would compare every entry with every period.
+            is_sparse = totals.reader.database.is_sqlite and entries > SPARSE * found.total
+            return _by_period(part, found, found.spread, is_sparse=is_sparse)
     if behind < part.offset:
         return replace(part, offset=behind, is_ascending=True)
     return part
