@@ -1,13 +1,27 @@
 """Every figure, in the order of the table in docs/performance.md."""
 
-from benchmarks.figures import end_to_end, fanout, idle, lists, peers, rest_create, start
+from benchmarks.figures import (
+    bulk,
+    end_to_end,
+    fanout,
+    idle,
+    latency,
+    lists,
+    peers,
+    postgres,
+    rest_create,
+    start,
+)
 
 FIGURES = [
     *rest_create.FIGURES,
     *end_to_end.FIGURES,
     *peers.FIGURES,
+    *latency.FIGURES,
     *lists.FIGURES,
     *fanout.FIGURES,
     *idle.FIGURES,
+    *bulk.FIGURES,
+    *postgres.FIGURES,
     *start.FIGURES,
 ]
