@@ -12,6 +12,7 @@ from benchmarks.figures import (
     peers,
     postgres,
     rest_create,
+    slow_disk,
     start,
 )
 
@@ -28,4 +29,5 @@ FIGURES = [
     *postgres.FIGURES,
     *start.FIGURES,
     *overload.FIGURES,
+    *slow_disk.FIGURES,
 ]
