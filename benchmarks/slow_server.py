@@ -30,10 +30,12 @@ class _Commits:
     def slow_down(self) -> None:
         """From now on."""
 
-        def commit(dialect: DefaultDialect, connection: Any) -> None:
-            self.count += 1
-            time.sleep(self._delay)
-            self._commit(dialect, connection)
+        commits = self
+
+        def commit(self: DefaultDialect, dbapi_connection: Any) -> None:
+            commits.count += 1
+            time.sleep(commits._delay)
+            commits._commit(self, dbapi_connection)
 
         DefaultDialect.do_commit = commit
 
