@@ -1,10 +1,16 @@
 """A store that holds many tasks, made without the server: rows and counters as it would have left them."""
 
+import atexit
 import json
 import random
+import shutil
+import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import cache
 from itertools import islice
+from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import Connection
@@ -29,6 +35,18 @@ AGENT_IDS: Final = [f"agent_{number:026}" for number in range(AGENTS)]
 def agent_type(agent: int) -> str:
     """The type of an agent by its number."""
     return f"agent_type_{agent % AGENT_TYPES}"
+
+
+@cache
+def filled(count: int) -> tuple[Path, int]:
+    """An SQLite file with so many tasks and the time that it ends at, made once for all figures: it is copied by those
+    who write to it.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="ao-bench-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    now = time.time_ns() // 1000
+    fill(Database(f"sqlite:///{folder / 'ao.db'}"), count, now)
+    return folder / "ao.db", now
 
 
 def fill(database: Database, count: int, now: int) -> None:

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import grpc
+import pytest
 
 from agent_orchestration.v1 import agents_pb2, agents_pb2_grpc, tasks_pb2, tasks_pb2_grpc
+from benchmarks.figure import Unavailable
 from benchmarks.processes import ROOT
 from tests.conftest import postgres_database
 from tests.e2e.processes import ControlPlane
@@ -28,8 +30,18 @@ def control_plane(folder: Path, *, postgres: bool = False) -> Generator[ControlP
         with ControlPlane(folder, environment=environment) as plane:
             yield plane
         return
-    with postgres_database() as url, ControlPlane(folder, database_url=url, environment=environment) as plane:
+    with postgres_url() as url, ControlPlane(folder, database_url=url, environment=environment) as plane:
         yield plane
+
+
+@contextmanager
+def postgres_url() -> Generator[str, None, None]:
+    """The URL of an empty PostgreSQL database, dropped afterwards. Unavailable where there is no PostgreSQL."""
+    try:
+        with postgres_database() as url:
+            yield url
+    except pytest.skip.Exception as missing:
+        raise Unavailable(str(missing)) from None
 
 
 @contextmanager

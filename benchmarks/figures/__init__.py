@@ -1,13 +1,33 @@
 """Every figure, in the order of the table in docs/performance.md."""
 
-from benchmarks.figures import end_to_end, fanout, idle, lists, peers, rest_create, start
+from benchmarks.figures import (
+    bulk,
+    end_to_end,
+    fanout,
+    growth,
+    idle,
+    latency,
+    lists,
+    overload,
+    peers,
+    postgres,
+    rest_create,
+    slow_disk,
+    start,
+)
 
 FIGURES = [
     *rest_create.FIGURES,
     *end_to_end.FIGURES,
     *peers.FIGURES,
+    *latency.FIGURES,
     *lists.FIGURES,
     *fanout.FIGURES,
     *idle.FIGURES,
+    *bulk.FIGURES,
+    *growth.FIGURES,
+    *postgres.FIGURES,
     *start.FIGURES,
+    *overload.FIGURES,
+    *slow_disk.FIGURES,
 ]

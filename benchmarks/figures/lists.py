@@ -27,9 +27,8 @@ from ao_server.engine.access import Principal
 from ao_server.store.database import Database
 from ao_server.store.reader import Reader
 from ao_server.store.totals import Totals
-from benchmarks import filling
+from benchmarks import filling, stack
 from benchmarks.figure import Figure, Run, constant
-from tests.conftest import postgres_database
 
 WHOLE: Final = 1_000_000
 TIMES: Final = 15
@@ -65,16 +64,15 @@ def measure(run: Run, postgres: bool) -> float:
 
 @contextmanager
 def _store(run: Run, postgres: bool) -> Generator[tuple[str, int]]:
-    now = time.time_ns() // 1000
     count = run.count(WHOLE)
-    if postgres:
-        with postgres_database() as url:
-            filling.fill(Database(url), count, now)
-            yield url, now
+    if not postgres:
+        path, now = filling.filled(count)
+        yield f"sqlite:///{path}", now
         return
-    url = f"sqlite:///{run.folder / 'ao.db'}"
-    filling.fill(Database(url), count, now)
-    yield url, now
+    now = time.time_ns() // 1000
+    with stack.postgres_url() as url:
+        filling.fill(Database(url), count, now)
+        yield url, now
 
 
 async def _ask_all(url: str, now: int) -> list[Asked]:
