@@ -3,7 +3,8 @@
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+
+import msgspec
 
 from ao_server.engine.access import Principal
 from ao_server.errors import DeadlineExceeded
@@ -15,8 +16,7 @@ def untold(is_parked: bool) -> None:
     """For calls whose caller need not know whether they wait."""
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(msgspec.Struct, frozen=True):
     """`timeout` in seconds, None for a stream without end."""
 
     principal: Principal

@@ -121,27 +121,33 @@ class RelayServicer(relay_pb2_grpc.RelayServiceServicer):
                     if gateway.is_full:
                         gateway.reply(call.id, errors.status_of(Unavailable("too many calls are in flight")))
                     else:
-                        gateway.tasks[call.id] = asyncio.create_task(self._run(_Call(call), gateway))
+                        self._start(_Call(call), gateway)
         finally:
             gateway.is_over = True
             gateway.wake.set()
 
-    async def _run(self, call: _Call, gateway: _Gateway) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    def _start(self, call: _Call, gateway: _Gateway) -> None:
+        task = asyncio.create_task(self._run(call, gateway))
+        gateway.tasks[call.id] = task
+        self._deadlines.start(task, call.timeout)
         self._in_flight += 1
         self._is_idle.clear()
-        self._deadlines.start(task, call.timeout)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._deadlines.finish(task)
+        self._in_flight -= 1
+        if self._in_flight == 0:
+            self._is_idle.set()
+
+    async def _run(self, call: _Call, gateway: _Gateway) -> None:
         try:
             outcome = await self._methods.relayed(call.method, call.message, call.metadata, call.timeout, gateway.park)
         except asyncio.CancelledError:
-            if not self._deadlines.is_over(task):
+            task = gateway.tasks.get(call.id)
+            if task is None or not self._deadlines.is_over(task):
                 raise
             outcome = errors.status_of(calls.too_late())
         finally:
-            self._deadlines.finish(task)
-            self._in_flight -= 1
-            if self._in_flight == 0:
-                self._is_idle.set()
             gateway.tasks.pop(call.id, None)
         gateway.reply(call.id, outcome)

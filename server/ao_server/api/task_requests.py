@@ -14,8 +14,9 @@ from ao_server.store.id_times import first_at
 
 def new_task(request: tasks_pb2.CreateTaskRequest, project_id: str, path: str = "") -> NewTask:
     """The task that is asked for. Invalid, naming the field behind `path`."""
-    run_at, delay = _time(request.schedule, path)
-    for key in request.labels:
+    run_at, delay = _time(request.schedule, path) if request.HasField("schedule") else (None, None)
+    labels = dict(request.labels)
+    for key in labels:
         if "=" in key:
             raise Invalid.field(f"{path}labels.{key}", "a key must not contain =, which ends it in the filter of lists")
     return NewTask(
@@ -25,7 +26,7 @@ def new_task(request: tasks_pb2.CreateTaskRequest, project_id: str, path: str = 
         priority=messages.PRIORITIES[request.priority or common_pb2.PRIORITY_MEDIUM],
         payload=request.payload if request.HasField("payload") else "{}",
         agent_type=request.agent_type if request.HasField("agent_type") else None,
-        labels=dict(request.labels),
+        labels=labels,
         # The smallest that the store can tell from none at all.
         timeout=max(1, _microseconds(request.timeout)) if request.HasField("timeout") else None,
         retry=_retry(request.retry) if request.HasField("retry") else None,

@@ -27,8 +27,7 @@ class Idempotency:
     request_hash: str
 
 
-@dataclass(frozen=True, slots=True)
-class Once(Generic[Answer]):
+class Once(msgspec.Struct, Generic[Answer], frozen=True):
     """The answer of a create, and whether it was given before."""
 
     answer: Answer

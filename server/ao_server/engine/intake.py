@@ -1,7 +1,7 @@
 """What users submit: new agents and new tasks."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import msgspec
 
@@ -25,8 +25,7 @@ class NewAgent:
     environment: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class NewTask:
+class NewTask(msgspec.Struct, frozen=True):
     """A request for a task, of one agent or else of any agent of `agent_type`.
 
     `priority`: 0 critical to 3 low. `payload` is the text of a JSON object. Times and durations in microseconds; a task
@@ -39,7 +38,7 @@ class NewTask:
     priority: int
     payload: str
     agent_type: str | None = None
-    labels: Mapping[str, str] = field(default_factory=dict[str, str])
+    labels: Mapping[str, str] = msgspec.field(default_factory=dict[str, str])
     timeout: int | None = None
     retry: str | None = None
     run_at: int | None = None

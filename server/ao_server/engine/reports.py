@@ -6,6 +6,8 @@ A report that does not count changes nothing and leaves no trace; for an outcome
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from ao_server.engine import failures, logs, presence, transitions
 from ao_server.engine.sessions import Attempt, InstanceKey
 from ao_server.engine.transitions import Failure
@@ -30,8 +32,7 @@ class LogReport:
     line: logs.Line
 
 
-@dataclass(frozen=True, slots=True)
-class Completed:
+class Completed(msgspec.Struct, frozen=True):
     """The text of a JSON object."""
 
     result: str
@@ -47,8 +48,7 @@ class HandedBack:
     """Not run to the end, through no fault of the task."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True):
     """How an attempt ended."""
 
     attempt: Attempt

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, NamedTuple
 
+import msgspec
+
 from ao_server.engine.outbox import Outbox
 from ao_server.errors import Unavailable
 
@@ -38,8 +40,7 @@ class Attempt(NamedTuple):
     number: int
 
 
-@dataclass(frozen=True, slots=True)
-class Assignment:
+class Assignment(msgspec.Struct, frozen=True):
     """Work for a session. `timeout` in seconds."""
 
     attempt: Attempt
@@ -48,8 +49,7 @@ class Assignment:
     timeout: float
 
 
-@dataclass(frozen=True, slots=True)
-class Assign:
+class Assign(msgspec.Struct, frozen=True):
     """Work, numbered within the session."""
 
     number: int
@@ -74,8 +74,7 @@ class Configure:
     max_concurrent_tasks: int
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
+class Settled(msgspec.Struct, frozen=True):
     """Outcomes that are durable (True) or refused (False)."""
 
     settlements: list[tuple[Attempt, bool]]

@@ -72,16 +72,18 @@ class _Tables(dict[type[Any], _Table]):
         return sorted(self.values(), key=_place)
 
 
-@dataclass(frozen=True, slots=True)
 class View:
     """The rows that one decision sees."""
 
-    tables: _Tables
-    selected: Sequence[tuple[Any, ...]]
+    __slots__ = ("_tables", "selected")
+
+    def __init__(self, tables: _Tables, selected: Sequence[tuple[Any, ...]]) -> None:
+        self._tables = tables
+        self.selected = selected
 
     def get(self, row: type[RowType], *key: str | int) -> RowType | None:
         """The row as the decisions before left it, or None; KeyError when it was not asked for."""
-        return self.tables[row].known[key]
+        return self._tables[row].known[key]
 
 
 class Batch:
