@@ -5,10 +5,11 @@ import sqlite3
 import threading
 from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import psycopg
 import pytest
 from sqlalchemy.exc import OperationalError
@@ -279,7 +280,7 @@ async def test_what_raises_behind_a_commit_ends_the_writer_and_nothing_is_writte
             intake.create_task(intake.NewTask(PROJECT, agent.id, "work", 2, "{}"), store.ids) for _ in range(5)
         ]
         if where in ("committed", "delivered"):
-            creates[2] = replace(creates[2], **{where: _raise})
+            creates[2] = msgspec.structs.replace(creates[2], **{where: _raise})
         else:
             monkeypatch.setattr(store.writer, f"_{where}", _raise)
         results = await asyncio.gather(*map(store.writer.submit, creates), return_exceptions=True)
