@@ -38,7 +38,7 @@ from ao_server.engine.transitions import Failure
 from ao_server.engine.unhandled import Unhandled
 from ao_server.errors import Problem
 from ao_server.store import rows
-from ao_server.store.changes import Change, Operation, Selection
+from ao_server.store.changes import Change, KeySelection, Operation
 from ao_server.store.database import Database
 from ao_server.store.reader import Reader
 from ao_server.store.selections import TaskSelections
@@ -84,7 +84,7 @@ class RacedSelections(TaskSelections):
 
     meanwhile: Callable[[], None] = staticmethod(lambda: None)
 
-    def claimable(self, *arguments: Any, **named: Any) -> Selection:
+    def claimable(self, *arguments: Any, **named: Any) -> KeySelection:
         self.meanwhile()
         return super().claimable(*arguments, **named)
 

@@ -61,7 +61,6 @@ def test_what_is_claimable_is_found_in_its_queue(types: list[str] | None, databa
     selection = TaskSelections(database).claimable(PROJECT, QUEUES, types, 10, 1)
     steps = of_tasks(plan(database, selection.sql, selection.parameters))
     assert {step.split(" USING ")[1] for step in steps} == {
-        "INDEX sqlite_autoindex_tasks_1 (project_id=? AND id=?)",
         f"INDEX {OF_QUEUE})",
         f"INDEX {OF_QUEUE} AND priority=?)",
     }

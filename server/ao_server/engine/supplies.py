@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ao_server.store import rows
-from ao_server.store.changes import Found, Key, Selection
+from ao_server.store.changes import Found, Key, KeySelection
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,18 +13,18 @@ class Supply:
     """What a claim loads, and the order in which it is to look at it."""
 
     keys: Sequence[Key] = ()
-    selection: Selection | None = None
+    selection: KeySelection | None = None
     # Of what arrived: ids, in the order of dispatch.
     chosen: Sequence[tuple[str, str]] = ()
 
-    def tasks(self, found: Found) -> Sequence[tuple[Any, Any]]:
-        """The tasks, as the decisions before left them, with their payloads."""
+    def tasks(self, found: Found) -> Sequence[tuple[Any, ...]]:
+        """The tasks in the order of dispatch, as the decisions before left them, with their payloads."""
         if self.selection is not None:
-            return [(task, payload) for task, payload in found.selected]
+            return sorted(found.selected, key=_task_by_priority)
         return [(found.get(rows.Task, *key), found.get(rows.Payload, *key)) for key in self.chosen]
 
 
-def stored(selection: Selection) -> Supply:
+def stored(selection: KeySelection) -> Supply:
     """The tasks that a query finds."""
     return Supply(selection=selection)
 
@@ -46,6 +46,10 @@ def arrived(tasks: Collection[rows.Task], wanted: int, oldest: int) -> Supply | 
 
 def _by_priority(task: rows.Task) -> tuple[int, str]:
     return task.priority, task.id
+
+
+def _task_by_priority(offered: tuple[Any, ...]) -> tuple[int, str]:
+    return _by_priority(offered[0])
 
 
 def _by_age(task: rows.Task) -> str:

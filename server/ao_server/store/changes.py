@@ -35,6 +35,18 @@ class Selection:
 
 
 @dataclass(frozen=True, slots=True)
+class KeySelection:
+    """A named query that yields keys: the project and an id, the same for one row of each type in `rows`.
+
+    The rows are loaded as those that an operation asks for, so that what was written lately is not read back.
+    """
+
+    sql: str
+    parameters: Sequence[Any]
+    rows: tuple[type[Any], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Deletion:
     """Takes out old rows: a project's with a `column` of at most `until`, oldest first, at most `limit` of them."""
 
@@ -85,7 +97,7 @@ class Operation(msgspec.Struct, Generic[Answer], frozen=True):
 
     decide: Callable[[Found, int], Changes[Answer]]
     keys: Sequence[Key] = ()
-    selection: Selection | None = None
+    selection: Selection | KeySelection | None = None
     # Runs in the writer's thread between this commit and the next transaction: for memory that must agree with it.
     committed: Callable[[Answer], None] | None = None
     # Runs in the event loop after the commit, in the order of the operations and before anyone is answered.

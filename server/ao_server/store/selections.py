@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ao_server.store import rows, tables
-from ao_server.store.changes import Selection
+from ao_server.store.changes import KeySelection, Selection
 from ao_server.store.database import Database
 
 PRIORITIES = range(4)
@@ -22,14 +22,13 @@ class TaskSelections:
         self._lock = "" if database.is_sqlite else " FOR UPDATE OF tasks"
         self._database = database
         self._task_columns = _columns("tasks", tables.Task)
-        self._payload_columns = _columns("payloads", tables.Payload)
 
     def claimable(
         self, project_id: str, queues: Sequence[str], types: Sequence[str] | None, limit: int, oldest: int
-    ) -> Selection:
+    ) -> KeySelection:
         """The first `limit` tasks of each queue by priority, then age, and its `oldest` ones, with their payloads.
 
-        `types` None: of every type. What is found is in the order of dispatch but for the order among queues.
+        `types` None: of every type. What is found is in no order.
         """
         parts: list[str] = []
         parameters: list[Any] = []
@@ -37,14 +36,8 @@ class TaskSelections:
             parts.append(self._first(parameters, (project_id, queue), types, limit))
             if oldest:
                 parts.append(self._oldest(parameters, (project_id, queue), types, oldest))
-        chosen = " UNION ".join(f"SELECT id FROM ({part}) AS part{number}" for number, part in enumerate(parts))
-        sql = (
-            f"SELECT {self._task_columns}, {self._payload_columns} FROM tasks"
-            " JOIN payloads ON payloads.project_id = tasks.project_id AND payloads.task_id = tasks.id"
-            f" WHERE tasks.project_id = {self._mark} AND tasks.id IN ({chosen})"
-            f" ORDER BY tasks.priority, tasks.id{self._lock}"
-        )
-        return Selection(sql, [project_id, *parameters], (rows.Task, rows.Payload))
+        chosen = [f"SELECT project_id, id FROM ({part}) AS part{number}" for number, part in enumerate(parts)]
+        return KeySelection(" UNION ".join(chosen), parameters, (rows.Task, rows.Payload))
 
     def held_by(self, project_id: str, agent_id: str, instance_id: str) -> Selection:
         """The tasks that an instance holds."""
@@ -91,16 +84,18 @@ class TaskSelections:
             parameters.append(self._database.list_parameter(types))
         parameters.append(limit)
         return (
-            f"SELECT id FROM tasks WHERE project_id = {mark} AND queue = {mark} AND {tables.CLAIMABLE}{more}{among}"
-            f" ORDER BY priority, id LIMIT {mark}"
+            f"SELECT project_id, id FROM tasks WHERE project_id = {mark} AND queue = {mark}"
+            f" AND {tables.CLAIMABLE}{more}{among} ORDER BY priority, id LIMIT {mark}"
         )
 
     def _oldest(self, parameters: list[Any], queue: tuple[str, str], types: Sequence[str] | None, limit: int) -> str:
         """From each priority its oldest: one look at the index for each."""
         each = [self._first(parameters, queue, types, limit, f" AND priority = {priority}") for priority in PRIORITIES]
-        union = " UNION ALL ".join(f"SELECT id FROM ({part}) AS priority{number}" for number, part in enumerate(each))
+        union = " UNION ALL ".join(
+            f"SELECT project_id, id FROM ({part}) AS priority{number}" for number, part in enumerate(each)
+        )
         parameters.append(limit)
-        return f"SELECT id FROM ({union}) AS priorities ORDER BY id LIMIT {self._mark}"
+        return f"SELECT project_id, id FROM ({union}) AS priorities ORDER BY id LIMIT {self._mark}"
 
     @property
     def _in_list(self) -> str:

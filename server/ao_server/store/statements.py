@@ -39,15 +39,18 @@ class TableStatements:
         self._key_places = [names.index(name) for name in self.key]
         # The key within a row's values.
         self.key_of: Callable[[Values], tuple[str | int, ...]] = _taking(self._key_places)
+        self._nullable_of = _taking(place for place, column in enumerate(self.columns) if column.nullable)
         self._inserts: dict[Values, Shape] = {}
         self._updates: dict[Values, Shape] = {}
 
     def insert_of(self, values: Values) -> Shape:
         """Inserts a row with nulls where this one has them."""
-        given = tuple(map(is_not, values, repeat(None)))
+        given = tuple(map(is_not, self._nullable_of(values), repeat(None)))
         shape = self._inserts.get(given)
         if shape is None:
-            shape = self._inserts[given] = self._insert([place for place, is_given in enumerate(given) if is_given])
+            shape = self._inserts[given] = self._insert(
+                [place for place, value in enumerate(values) if value is not None]
+            )
         return shape
 
     def update_of(self, before: Values, after: Values) -> Shape | None:
@@ -114,6 +117,8 @@ class TableStatements:
 def _taking(places: Iterable[int]) -> Callable[[Values], Values]:
     """What takes the values at these places, as a tuple even where it is one."""
     wanted = list(places)
+    if not wanted:
+        return lambda values: ()
     if len(wanted) == 1:
         (place,) = wanted
         return lambda values: (values[place],)
