@@ -31,6 +31,7 @@ from benchmarks import filling, stack
 from benchmarks.figure import Figure, Run, constant
 
 WHOLE: Final = 1_000_000
+QUICK: Final = 100_000
 TIMES: Final = 15
 PAGES: Final = (1, 2, 10, 50, 100)
 LIMIT: Final = 20
@@ -64,7 +65,7 @@ def measure(run: Run, postgres: bool) -> float:
 
 @contextmanager
 def _store(run: Run, postgres: bool) -> Generator[tuple[str, int]]:
-    count = run.count(WHOLE)
+    count = WHOLE if run.scale >= 1.0 else QUICK
     if not postgres:
         path, now = filling.filled(count)
         yield f"sqlite:///{path}", now
@@ -175,6 +176,7 @@ def _figure(name: str, postgres: bool, must: float, aim: float) -> Figure:
         aim=constant(aim),
         told=f"must {must} ms, aim {aim} ms",
         is_higher_better=False,
+        is_long=True,
     )
 
 

@@ -24,5 +24,6 @@ FIGURES: Final = [
         must=lambda b: 1.2 * max(b["Dramatiq"], b["Taskiq"]),
         aim=lambda b: max(2 * b["Dramatiq"], 2 * b["Taskiq"], 5 * b["Celery"]),
         told="must 1.2 times the better of Dramatiq and Taskiq on Redis (everysec), aim 2 times, and 5 times Celery",
+        is_long=True,
     ),
 ]

@@ -104,5 +104,6 @@ FIGURES: Final = [
         aim=constant(50.0),
         told="must 50 ms; more to a commit, no lease lost",
         is_higher_better=False,
+        is_long=True,
     ),
 ]

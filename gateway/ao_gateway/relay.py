@@ -34,6 +34,7 @@ GRACE_SECONDS: Final = 2.0
 # A silent stream is asked for a sign of life after the first, and given up after the second.
 QUIET_SECONDS: Final = 5.0
 DEAD_SECONDS: Final = 15.0
+TOO_MANY: Final = "Too many requests are in flight"
 # Any answer to this is a sign of life; without a credential it is a refusal that costs the server nothing.
 PROBE_METHOD: Final = "/agent_orchestration.v1.MonitoringService/GetHealth"
 PROBE_ID: Final = 0
@@ -85,7 +86,7 @@ class Relay:
         if is_waiting and not self._takes_waiting:
             raise unavailable(STOPPING)
         if not self._in_flight.has_room(len(message), is_waiting=is_waiting):
-            raise unavailable("Too many requests are in flight")
+            raise unavailable(TOO_MANY)
         number = self._next_id
         self._next_id += 1
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
@@ -101,6 +102,11 @@ class Relay:
             if self._in_flight.pop(number) is not None and pending.is_sent:
                 self._cancelled.append(number)
                 self._wake.set()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more call that does not wait may be in flight."""
+        return self._in_flight.has_room(0, is_waiting=False)
 
     def end_waiting(self) -> None:
         """Answers the calls that wait, and all later ones: the gateway stops sooner than they would."""

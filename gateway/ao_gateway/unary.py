@@ -16,10 +16,13 @@ from ao_gateway.body import BodyReader
 from ao_gateway.decode import RequestDecoder
 from ao_gateway.disconnect import unless_gone
 from ao_gateway.encode import ResponseEncoder
-from ao_gateway.relay import Relay
+from ao_gateway.relay import TOO_MANY, Relay
 from ao_gateway.rest import Answer, Request, Serve
 
 TIMEOUT_SECONDS: Final = 30.0
+# How long a request that finds no room is kept. Refused at once, it would come again at once, and refusals would take
+# all the time from the calls in flight.
+FULL_SECONDS: Final = 0.2
 # A larger body is decoded in a thread, so that others do not wait for it.
 DECODED_IN_THREAD: Final = 64 * 1024
 THREADS: Final = 2
@@ -67,6 +70,8 @@ class Unary:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     async def _serve(self, route: _Route, request: Request) -> Answer:
+        if route.extension is None:
+            await self._room()
         body = await self._bodies.read(request) if route.binding.body else b""
         message = await self._decode(route.decoder, request, body)
         extra = route.extra_seconds(message)
@@ -82,6 +87,13 @@ class Unary:
         reply = await (unless_gone(request.receive, calling) if extra and route.is_read else calling)
         response = route.response.FromString(reply)
         return Answer(route.encoder.status(response), route.encoder.encode(response), route.encoder.headers(response))
+
+    async def _room(self) -> None:
+        """Returns when one more call may be made; Refusal when that is not so for a while."""
+        if not self._relay.has_room:
+            await asyncio.sleep(FULL_SECONDS)
+            if not self._relay.has_room:
+                raise errors.unavailable(TOO_MANY)
 
     async def _decode(self, decoder: RequestDecoder, request: Request, body: bytes) -> Message:
         arguments = (request.values, request.scope["query_string"], request.headers, body)

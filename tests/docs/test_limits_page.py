@@ -85,6 +85,7 @@ LIMITS: Final = {
     "`X-Request-Id`": f"{request_ids.MAX_LENGTH} characters",
     "faults named in one answer": f"{gateway_errors.MAX_VIOLATIONS}",
     "requests in flight, a gateway": f"{in_flight.MAX_CALLS:,}",
+    "a request that finds too many in flight": _seconds(unary.FULL_SECONDS),
     "requests that `wait`, a gateway": f"{in_flight.MAX_WAITING:,}",
     "bodies being read, a gateway": _size(body.MAX_HELD_BYTES),
     "message": _size(app.MESSAGE_BYTES),

@@ -1,6 +1,7 @@
 """Calls over the relay when the server is slow, full, away or lost."""
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
@@ -9,7 +10,7 @@ import pytest
 from google.rpc import status_pb2
 
 from agent_orchestration.v1 import relay_pb2
-from ao_gateway import in_flight
+from ao_gateway import in_flight, unary
 from ao_gateway import relay as relay_module
 from ao_gateway import server as server_module
 from ao_gateway.errors import Refusal
@@ -83,6 +84,24 @@ async def test_beyond_the_bound_calls_are_refused_at_once(
         gate.open.set()
         await asyncio.gather(*held)
         await call(relay)
+
+
+async def test_a_request_that_finds_no_room_is_kept_for_a_while(
+    client: httpx2.AsyncClient, running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(in_flight, "MAX_CALLS", 1)
+    monkeypatch.setattr(unary, "FULL_SECONDS", 0.2)
+    gate = Gate(running.upstream)
+    held = asyncio.create_task(client.get("/agents/agent_1"))
+    await gate.seen.get()
+    begin = time.monotonic()
+    refused = await client.get("/agents/agent_1")
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+    assert time.monotonic() - begin >= 0.2
+    kept = asyncio.create_task(client.get("/agents/agent_1"))
+    await asyncio.sleep(0.05)
+    gate.open.set()
+    assert [(await each).status_code for each in (held, kept)] == [200, 200]
 
 
 async def test_calls_that_wait_have_a_bound_of_their_own(
