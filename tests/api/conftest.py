@@ -103,14 +103,14 @@ class RawRunner:
         """The next message of this kind; anything else but a renewal is a failure."""
         async with asyncio.timeout(20):
             while True:
-                message = await self._read()
+                message = await self.read()
                 if message is grpc.aio.EOF:
                     raise AssertionError(f"the stream ended: {await self.call.code()} {await self.call.details()}")
                 if message.WhichOneof("message") == kind:
                     return message
                 assert message.WhichOneof("message") == "renewed", message
 
-    async def _read(self) -> Any:
+    async def read(self) -> Any:
         """The next message; what is settled together with an assignment as a message of its own in front of it."""
         if self._split is not None:
             message, self._split = self._split, None

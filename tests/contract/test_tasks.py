@@ -157,7 +157,7 @@ async def test_tasks_of_a_type_spread_over_its_agents_and_nothing_stays_behind(a
 
     async def work(runner: RawRunner) -> None:
         while len(finished) < 10:
-            message = await runner.call.read()
+            message = await runner.read()
             for each in message.assign.assignments:
                 outcome = runners_pb2.Outcome(attempt=each.attempt, result="{}")
                 await runner.send(outcomes=runners_pb2.Outcomes(outcomes=[outcome]))
