@@ -103,7 +103,7 @@ FIGURES: Final = [
         is_higher_better=False,
     ),
     Figure(
-        name="the same, p99",
+        name="one task, p99",
         unit="x p50",
         measure=partial(measure, is_tail=True),
         baseline=constant(1.0),

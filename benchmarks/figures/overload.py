@@ -1,6 +1,6 @@
 """Creates at three times what the system takes: p99 of those that were accepted, in milliseconds.
 
-What the system takes is measured first, by as many creates as 64 connections get through. Then creates are sent when
+What the system takes is measured first, by as many creates as 512 connections get through. Then creates are sent when
 they are due, whatever the answers, at three times that rate. Each that is not accepted must be a 503 with Retry-After.
 Five seconds later it must answer as before.
 """
@@ -23,7 +23,7 @@ TIMES: Final = 3
 SECONDS: Final = 60.0
 QUICK_SECONDS: Final = 10.0
 CONNECTIONS: Final = 2_000
-CLOSED_CONNECTIONS: Final = 64
+CLOSED_CONNECTIONS: Final = 512
 CLOSED_SECONDS: Final = 2.0
 # What is asked before and after: so little that nothing waits.
 CALM_RATE: Final = 50.0
