@@ -1,5 +1,6 @@
 """`python -m benchmarks`: measures the figures and shows each beside its baseline."""
 
+import sys
 import time
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from benchmarks.figures import FIGURES
 REPEATS = 3
 QUICK_REPEATS = 2
 QUICK_SCALE = 0.25
+WIDTH = 150
 
 
 @click.command()
@@ -24,7 +26,8 @@ def main(quick: bool, only: tuple[str, ...], repeats: int | None, path: Path) ->
     chosen = [figure for figure in FIGURES if not only or any(part in figure.name for part in only)]
     if not chosen:
         raise click.UsageError("no figure has such a name: " + ", ".join(figure.name for figure in FIGURES))
-    console = Console()
+    # Piped, it prints lines of one width.
+    console = Console(width=None if sys.stdout.isatty() else WIDTH)
     begin = time.monotonic()
     scale = QUICK_SCALE if quick else 1.0
     repeats = repeats or (QUICK_REPEATS if quick else REPEATS)
@@ -33,6 +36,7 @@ def main(quick: bool, only: tuple[str, ...], repeats: int | None, path: Path) ->
     path.parent.mkdir(parents=True, exist_ok=True)
     report.write(measured, path, {"repeats": repeats, "scale": scale, "seconds": round(time.monotonic() - begin, 1)})
     console.print(f"{path}, {time.monotonic() - begin:.0f} s")
+    sys.exit(1 if any(each.failed for each in measured) else 0)
 
 
 main()

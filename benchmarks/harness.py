@@ -28,6 +28,8 @@ class Measured:
     notes: Mapping[str, Any]
     # Why it could not be measured here.
     skipped: str = ""
+    # What did not hold while it was measured.
+    failed: str = ""
 
     @property
     def value(self) -> float:
@@ -58,7 +60,9 @@ def _measure(figure: Figure, repeats: int, scale: float, told: Callable[[str], N
             baselines = {name: _alone(BASELINES[name], scale, {}) for name in figure.beside}
             done.append(Repeat(_alone(figure.measure, scale, notes), baselines))
         except Unavailable as missing:
-            return Measured(figure, [], notes, str(missing))
+            return Measured(figure, [], notes, skipped=str(missing))
+        except AssertionError as failure:
+            return Measured(figure, [], notes, failed=str(failure))
     return Measured(figure, done, notes)
 
 

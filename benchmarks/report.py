@@ -18,10 +18,10 @@ def show(measured: Sequence[Measured], console: Console) -> None:
     """Prints a line per figure."""
     table = Table(box=None, pad_edge=False)
     for heading in ("figure", "median", "of baseline", "spread", "must", "aim", ""):
-        table.add_column(heading, justify="left" if heading in ("figure", "") else "right")
+        table.add_column(heading, justify="left" if heading in ("figure", "") else "right", no_wrap=True)
     for each in measured:
-        if each.skipped:
-            table.add_row(each.figure.name, "skipped")
+        if not each.repeats:
+            table.add_row(each.figure.name, "skipped" if each.skipped else "failed")
             continue
         row = as_json(each)
         table.add_row(
@@ -35,10 +35,10 @@ def show(measured: Sequence[Measured], console: Console) -> None:
         )
     console.print(table)
     for each in measured:
-        if each.skipped:
-            console.print(f"{each.figure.name}: skipped: {each.skipped}")
-        for name, note in each.notes.items():
-            console.print(f"{each.figure.name}: {name}: {note}")
+        told = {"skipped": each.skipped, "failed": each.failed} if not each.repeats else {}
+        for name, note in {**told, **each.notes}.items():
+            if note:
+                console.print(f"{each.figure.name}: {name}: {note}", soft_wrap=True)
 
 
 def write(measured: Sequence[Measured], path: Path, settings: Mapping[str, Any]) -> None:
@@ -51,8 +51,9 @@ def write(measured: Sequence[Measured], path: Path, settings: Mapping[str, Any])
 def as_json(measured: Measured) -> dict[str, Any]:
     """A figure with its limits as ratios to its baseline."""
     figure = measured.figure
-    if measured.skipped:
-        return {"name": figure.name, "unit": figure.unit, "limits": figure.told, "skipped": measured.skipped}
+    if not measured.repeats:
+        why = {"skipped": measured.skipped} if measured.skipped else {"failed": measured.failed}
+        return {"name": figure.name, "unit": figure.unit, "limits": figure.told, **why}
     ratios = measured.ratios(figure.baseline)
 
     def ratio(limit: Any) -> float:
