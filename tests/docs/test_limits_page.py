@@ -39,7 +39,7 @@ from ao_server.engine import (
     sessions,
     transitions,
 )
-from ao_server.store import lists, writer
+from ao_server.store import driver, lists, writer
 from ao_server.store import tasks as stored_tasks
 from tests.docs.tables import ROOT
 
@@ -140,6 +140,7 @@ LIMITS: Final = {
     "descriptions and schemas shown with an agent": _size(agent_messages.MAX_TYPES_BYTES),
     "task types of a process": f"{_rules(runners_pb2.Hello, 'task_types').max_items:,}",
     "time for a process to say hello": _seconds(runners.HELLO_SECONDS),
+    "reports of a process waiting to be written": f"{runners.WAITING_REPORTS:,}",
     "messages waiting for a process": f"{sessions.OUTBOX_LIMIT:,}",
     "assignments in one message": _size(dispatch.ASSIGN_BYTES),
     "results a process keeps until they are acknowledged": _size(held.MAX_UNSETTLED_BYTES),
@@ -162,6 +163,8 @@ LIMITS: Final = {
     "log text in one event": f"{logs.EVENT_CHARACTERS // 1024} Ki characters",
     "a credential that ended still works for": _seconds(access.CACHE_SECONDS),
     "writes waiting": f"{writer.MAX_WAITING:,}",
+    "reads of tasks waiting for a connection": f"{driver.MAX_WAITING:,}",
+    "such a read waits": _seconds(driver.WAIT_SECONDS),
     "minutes of history for metrics": f"{pruning.ROLLUP_MINUTES / 60 / 24:g} days",
     "disk full, unless set": f"{_DEFAULTS.disk_alert:g} %",
     f"deaths of a half of `ao dev` in {restarts.WINDOW_SECONDS:g} s": f"{restarts.MAX_DEATHS}",

@@ -1,8 +1,8 @@
 """RunnerService: the stream of one process. The rules are in the engine.
 
 One task reads the stream, and the method itself is the only writer. Renewing the lease never waits for the store:
-statuses are answered by the reader; reports wait, up to a bound, for a task that lasts as long as there are any. Most
-streams are idle most of the time, so what a stream holds while nothing is said is kept small.
+statuses are answered by the reader; reports, up to a bound, wait with the writer. Most streams are idle most of the
+time, so what a stream holds while nothing is said is kept small.
 """
 
 import asyncio
