@@ -110,10 +110,8 @@ class Watch:
         self._ended: dict[str, asyncio.Future[str]] = {}
         self.agent_id: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
-    def ended(self, task_id: str, title: str | None = None) -> asyncio.Future[str]:
+    def ended(self, task_id: str) -> asyncio.Future[str]:
         """The task's final status, once it has one. The event may come before the answer to its creation."""
-        if title is not None:
-            self._titles[task_id] = title
         if task_id not in self._ended:
             self._ended[task_id] = asyncio.get_running_loop().create_future()
         return self._ended[task_id]
@@ -145,8 +143,7 @@ class Watch:
             return
         task_id = payload.get("task_id") or payload.get("id")
         if kind == "task_created":
-            # Events may come before the answer to the creation.
-            self._titles.setdefault(task_id, payload["type"])
+            self._titles[task_id] = payload["labels"]["title"]
         title = f"  {self._titles.get(task_id, ''):<18}"
         if kind == "task_progress":
             percent = payload["progress"]
@@ -175,12 +172,19 @@ class Work:
     async def do(self, title: str, type: str, **payload: Any) -> dict[str, Any]:
         """Creates a task, waits until the WebSocket says that it has ended, returns its result."""
         created = await self._client.post(
-            "/tasks", json={"agent_id": self._agent_id, "type": type, "priority": "high", "payload": payload}
+            "/tasks",
+            json={
+                "agent_id": self._agent_id,
+                "type": type,
+                "priority": "high",
+                "payload": payload,
+                "labels": {"title": title},
+            },
         )
         if created.status_code != 201:
             raise DemoFailed(f"POST /v1/tasks answered {created.status_code}: {created.text}")
         task_id = created.json()["data"]["id"]
-        status = await self._watch.ended(task_id, title)
+        status = await self._watch.ended(task_id)
         task = (await self._client.get(f"/tasks/{task_id}")).raise_for_status().json()["data"]
         if status != "completed":
             raise DemoFailed(f"{title} {status}: {task.get('error', {}).get('message', 'no reason given')}")

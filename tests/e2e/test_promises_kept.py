@@ -39,7 +39,7 @@ def test_keys_delays_pauses_and_metrics_hold_over_a_killed_server(tmp_path: Path
                 answers = [post.result() for post in posts]
             first = answers[0].json()["data"]["id"]
             assert {(answer.status_code, answer.json()["data"]["id"]) for answer in answers} == {(201, first)}
-            delayed = client.post("/tasks", json=body | {"schedule": {"type": "delayed", "delay": 2.5}}).json()["data"]
+            delayed = client.post("/tasks", json=body | {"schedule": {"type": "delayed", "delay": 6}}).json()["data"]
             paused = client.post("/agents", json={"name": "Paused", "type": "keeper"}).json()["data"]["id"]
             client.post(f"/agents/{paused}/pause")
             client.get(f"/tasks/{first}", params={"wait": 30})
