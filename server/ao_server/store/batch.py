@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import chain, groupby
 from typing import Any, TypeVar
 
 from ao_server.errors import Problem
@@ -11,7 +11,7 @@ from ao_server.store.changes import Change, Changes, Deletion, Key, KeySelection
 from ao_server.store.database import Database
 from ao_server.store.recent import Recent
 from ao_server.store.rows import values_of
-from ao_server.store.statements import Shape, TableStatements, Values
+from ao_server.store.statements import ROWS_TOGETHER, Shape, TableStatements, Values
 
 RowType = TypeVar("RowType")
 
@@ -103,7 +103,7 @@ class Batch:
         self._is_dirty = False
         self._deletions: list[Deletion] = []
         # Parameters of what is to be executed next, by statement.
-        self._shapes: dict[str, list[Values]] = {}
+        self._shapes: dict[str, tuple[Shape, list[Values]]] = {}
 
     def run(self, operations: Sequence[Operation[Any]]) -> list[Any]:
         """Loads and decides; returns each operation's answer, or the Problem it raised."""
@@ -249,12 +249,18 @@ class Batch:
 
     def _put_off(self, shape: Shape | None, values: Values) -> None:
         if shape is not None:
-            self._shapes.setdefault(shape.sql, []).append(shape.parameters(values))
+            self._shapes.setdefault(shape.sql, (shape, []))[1].append(shape.parameters(values))
 
     def _execute(self) -> None:
         shapes, self._shapes = self._shapes, {}
-        for sql, parameters in shapes.items():
-            self._cursor.executemany(sql, parameters)
+        for shape, parameters in shapes.values():
+            done = 0
+            while shape.together is not None and len(parameters) - done >= ROWS_TOGETHER:
+                some = parameters[done : done + ROWS_TOGETHER]
+                self._cursor.execute(shape.together, tuple(chain.from_iterable(some)))
+                done += ROWS_TOGETHER
+            if done < len(parameters):
+                self._cursor.executemany(shape.sql, parameters[done:])
 
     def _add_up(self, increments: Iterable[Any]) -> None:
         by_table: dict[Any, list[Values]] = {}
