@@ -42,6 +42,18 @@ def test_where_no_process_is_empty_one_is_kept_free_until_it_is() -> None:
     assert placement.of_task(suspect, [Taker(agent(), [Room(None, 2, 1)])]) is Hindrance.RUNS_ALONE
 
 
+def test_tasks_spread_one_by_one_but_go_in_portions_where_a_message_is_dearer_than_they_are() -> None:
+    def found(portion: int, free: int) -> list[int]:
+        rooms = [Room(None, free, 0) for _ in range(3)]
+        numbers = {id(room): number for number, room in enumerate(rooms)}
+        tasks = [task(number) for number in range(12)]
+        return [numbers[id(room)] for _, room in placement.place(agent(), tasks, rooms, portion=portion)]
+
+    assert found(1, 100) == [0, 1, 2] * 4
+    assert found(4, 100) == [0] * 4 + [1] * 4 + [2] * 4
+    assert found(4, 8) == [0, 0, 1, 1, 2, 2, 0, 1, 2, 0, 1, 2], "never more than a quarter of what is free"
+
+
 def test_an_agent_in_error_gets_one_trial_task_at_a_time() -> None:
     broken = agent(lost_sessions=5, status="error")
     tasks = [task(number) for number in range(1, 5)]

@@ -13,6 +13,7 @@ from ao_server.engine import configuration, placement, transitions
 from ao_server.engine.breakers import Breakers
 from ao_server.engine.empty_queues import EmptyQueues, Queue
 from ao_server.engine.intake import TYPE_QUEUE
+from ao_server.engine.paces import Paces
 from ao_server.engine.placement import OLDEST_EVERY, Room
 from ao_server.engine.registry import Instance, Registry
 from ao_server.engine.sessions import AgentKey, Assignment, Attempt, Session
@@ -20,10 +21,12 @@ from ao_server.engine.supplies import Supply, arrived, stored
 from ao_server.engine.wakes import Wakes
 from ao_server.store import rows
 from ao_server.store.batch import Batch
-from ao_server.store.changes import Changes, Found, Operation
+from ao_server.store.changes import Change, Changes, Found, Operation
 from ao_server.store.selections import TaskSelections
 
 CLAIMED_AT_ONCE = 500
+# Short tasks that go to one process in a row.
+PORTION = 16
 # The stream's limit is 16 MiB a message; one payload is at most 1 MiB.
 ASSIGN_BYTES = 3 * 1024 * 1024
 
@@ -82,6 +85,7 @@ class Dispatcher:
         self._looked_at: set[AgentKey] = set()
         self._empty = EmptyQueues()
         self._breakers = Breakers(monotonic)
+        self._paces = Paces()
         self._claims: Counter[AgentKey] = Counter()
         # By the id of a task that must run alone: agents that have kept a process free for it.
         self._keepers: dict[str, set[AgentKey]] = {}
@@ -121,13 +125,15 @@ class Dispatcher:
             agents = set[AgentKey]()
         self._empty.filled(wakes.filled)
 
-    def observe(self, changes: object) -> None:
+    def observe(self, changes: Sequence[Change]) -> None:
         """The transaction was committed."""
         self._looked_at = set()
+        self._paces.observe(changes)
         self._breakers.worked()
         for agent in self._deleted:
             key = AgentKey(agent.project_id, agent.id)
             self._claims.pop(key, None)
+            self._paces.forget(key)
             self._breakers.forget(key)
             for queue in _queues(agent):
                 self._empty.forget(queue)
@@ -183,6 +189,7 @@ class Dispatcher:
         if supply is None:
             group.again = False
             return Operation(lambda found, now: Changes(_Claimed([], [])))
+        portion = PORTION if self._paces.is_short(key) else 1
         owners = {id(room): instance for instance, room in group.rooms.items()}
 
         def decide(found: Found, now: int) -> Changes[_Claimed]:
@@ -199,7 +206,7 @@ class Dispatcher:
             }
             rooms = [group.rooms[each] for each in sessions]
             # Beyond so many, a queue may hold tasks that go before those found in the other.
-            for task, room in islice(placement.place(agent, order, rooms, group.elsewhere), wanted):
+            for task, room in islice(placement.place(agent, order, rooms, group.elsewhere, portion), wanted):
                 _, payload = waiting.pop(task.id)
                 instance = owners[id(room)]
                 session = sessions[instance]

@@ -116,21 +116,29 @@ def of_task(task: rows.Task, takers: Iterable[Taker]) -> Hindrance | None:
 
 
 def place(
-    agent: rows.Agent, tasks: Iterable[rows.Task], rooms: Sequence[Room], elsewhere: int = 0
+    agent: rows.Agent, tasks: Iterable[rows.Task], rooms: Sequence[Room], elsewhere: int = 0, portion: int = 1
 ) -> Iterator[tuple[rows.Task, Room]]:
     """Gives tasks, in this order, to the rooms of an agent, the emptiest first. It stops when nothing more fits.
     `elsewhere`: what the agent holds beside these rooms.
 
+    `portion`: how many tasks in a row may go to one room, though never more than a quarter of what is free there. What
+    goes together is one message: where tasks are short, that is dearer than they are.
+
     Where a task that must run alone finds no empty process, the emptiest gets nothing more until it is; one at a time,
     so that the others go on.
     """
+    room: Room | None = None
+    left = 0
     for task in tasks:
         if of_agent(agent, rooms, elsewhere) is not None or not any(room.free > 0 for room in rooms):
             return
-        fitting = [room for room in rooms if room.hindrance(task) is None]
-        if fitting:
-            room = max(fitting, key=_free)
+        if room is None or left <= 0 or room.hindrance(task) is not None:
+            fitting = [room for room in rooms if room.hindrance(task) is None]
+            room = max(fitting, key=_free, default=None)
+            left = min(portion, room.free // 4) if room is not None else 0
+        if room is not None:
             room.take(task)
+            left -= 1
             yield task, room
         elif is_suspect(task) and all(room.kept_for is None for room in rooms):
             able = [room for room in rooms if room.hindrance(task) is Hindrance.RUNS_ALONE]
