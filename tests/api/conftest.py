@@ -81,6 +81,7 @@ class RawRunner:
     def __init__(self, call: Any) -> None:
         self.call = call
         self.status_number = 0
+        self._writing = asyncio.Lock()
         self._split: runners_pb2.ConnectResponse | None = None
         self.welcome = runners_pb2.Welcome()
 
@@ -97,7 +98,9 @@ class RawRunner:
         self.welcome = (await self.receive("welcome")).welcome
 
     async def send(self, **message: Any) -> None:
-        await self.call.write(runners_pb2.ConnectRequest(**message))
+        # A call takes one write at a time; some tests renew the lease beside what they do.
+        async with self._writing:
+            await self.call.write(runners_pb2.ConnectRequest(**message))
 
     async def receive(self, kind: str) -> runners_pb2.ConnectResponse:
         """The next message of this kind; anything else but a renewal is a failure."""

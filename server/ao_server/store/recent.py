@@ -5,18 +5,19 @@ from typing import Any, Final
 
 from ao_server.store import rows
 
-LIMIT: Final = 10_000
-# Tables whose rows change, and are written by nobody but the one writer.
-_KEPT: Final = (rows.Agent, rows.Task, rows.Feed)
+# Tables whose rows change, and are written by nobody but the one writer; how many rows of each. A configuration may
+# have 64 KiB, and labels of a task 32.
+LIMITS: Final = {rows.Agent: 500, rows.Task: 5_000, rows.Feed: 1_000}
 
 
 class Recent:
-    """The rows that were written last, of each table at least `limit` and less than three times as many."""
+    """The rows that were written last, of each table at least its limit and, but for one transaction, at most twice as
+    many.
+    """
 
-    def __init__(self, limit: int = LIMIT) -> None:
-        self._limit = limit
-        self._young: dict[type[Any], dict[Any, Any]] = {row: {} for row in _KEPT}
-        self._old: dict[type[Any], dict[Any, Any]] = {row: {} for row in _KEPT}
+    def __init__(self) -> None:
+        self._young: dict[type[Any], dict[Any, Any]] = {row: {} for row in LIMITS}
+        self._old: dict[type[Any], dict[Any, Any]] = {row: {} for row in LIMITS}
 
     def get(self, row: type[Any], key: Any) -> Any:
         """The row, None when it is not known here."""
@@ -29,7 +30,7 @@ class Recent:
         if row in self._young:
             young = self._young[row]
             young.update(written)
-            if len(young) > self._limit:
+            if len(young) > LIMITS[row]:
                 self._old[row], self._young[row] = young, {}
 
     def clear(self) -> None:
