@@ -25,6 +25,7 @@ Answer = TypeVar("Answer")
 log = structlog.get_logger("ao_server.store.writer")
 
 MAX_WAITING = 20_000
+LEAST_BATCH = 16
 MAX_BATCH = 1_000
 # How often a commit in doubt is looked into while nobody writes.
 DOUBT_SECONDS = 1.0
@@ -154,7 +155,11 @@ class Writer:
             self._sleep()
         if self._dead is not None or (self._stopping and not self._waiting):
             return None
-        taken = [self._waiting.popleft() for _ in range(min(len(self._waiting), MAX_BATCH))]
+        waiting = len(self._waiting)
+        # Of many, half: while these are written, those before them are answered and the event loop takes in more. All at
+        # once they would go round in one lump, for which each part of the way waits in turn.
+        count = min(waiting, max(LEAST_BATCH, waiting // 2), MAX_BATCH)
+        taken = [self._waiting.popleft() for _ in range(count)]
         self._taken = [waiting for waiting in taken if waiting.future is None or not waiting.future.cancelled()]
         return self._taken
 
