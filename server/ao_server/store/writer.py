@@ -156,8 +156,8 @@ class Writer:
         if self._dead is not None or (self._stopping and not self._waiting):
             return None
         waiting = len(self._waiting)
-        # Of many, half: while these are written, those before them are answered and the event loop takes in more. All at
-        # once they would go round in one lump, for which each part of the way waits in turn.
+        # Of many, half: while these are written, those before them are answered and the event loop takes in more. All
+        # at once they would go round in one lump, for which each part of the way waits in turn.
         count = min(waiting, max(LEAST_BATCH, waiting // 2), MAX_BATCH)
         taken = [self._waiting.popleft() for _ in range(count)]
         self._taken = [waiting for waiting in taken if waiting.future is None or not waiting.future.cancelled()]
