@@ -10,7 +10,6 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 MIME: Final = "application/json"
@@ -82,8 +81,3 @@ async def _aiohttp(url: str, body: bytes, headers: Mapping[str, str], connection
     took.sort()
     lasted = time.perf_counter() - begin
     return Load(len(took), lasted, statuses[False], took[len(took) // 2], took[len(took) * 99 // 100])
-
-
-def folder() -> "tempfile.TemporaryDirectory[str]":
-    """A folder that goes with its context, on the disk that the machine keeps temporary files on."""
-    return tempfile.TemporaryDirectory(prefix="ao-bench-", dir=Path(tempfile.gettempdir()))

@@ -47,7 +47,8 @@ from ao_server.engine.waits import Waits
 from ao_server.errors import CannotStart
 from ao_server.settings import Settings
 from ao_server.store import credentials, events, schema, sqlite_library
-from ao_server.store.database import Database, is_away
+from ao_server.store.database import Database
+from ao_server.store.faults import is_away
 from ao_server.store.reader import Reader
 from ao_server.store.selections import TaskSelections
 from ao_server.store.totals import Totals

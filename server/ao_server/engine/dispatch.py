@@ -151,10 +151,10 @@ class Dispatcher:
         if they take all that they can, the emptiest first.
         """
         takers: set[AgentKey] = set()
-        for (project_id, queue), types in wakes.arrived.items():
-            left = +types
-            if not left:
+        for (project_id, queue), waiting in wakes.waiting.items():
+            if not waiting or not queue.startswith(TYPE_QUEUE):
                 continue
+            left = Counter(task.type for task in waiting.values())
             present = self._registry.of_type(project_id, queue.removeprefix(TYPE_QUEUE))
             able = [(agent, self._groups(agent, wakes)) for agent in present if agent not in self._looked_at]
             for agent, groups in sorted(able, key=_free, reverse=True):

@@ -1,6 +1,5 @@
 """What a transaction means for dispatch: slots that it freed, tasks that became claimable, agents that changed."""
 
-from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
@@ -20,8 +19,6 @@ class Wakes:
     agents: set[AgentKey] = field(default_factory=set[AgentKey])
     # Ids of tasks that an instance does not hold any more.
     freed: dict[InstanceKey, set[str]] = field(default_factory=dict[InstanceKey, set[str]])
-    # By queue of a type: types of the tasks that became claimable in it, and how many of each.
-    arrived: dict[tuple[str, str], Counter[str]] = field(default_factory=dict[tuple[str, str], Counter[str]])
     # Ids of tasks that do not wait any more: those that were claimed since, and those that had to run alone.
     gone: set[str] = field(default_factory=set[str])
     # By queue, of an agent or of a type: tasks that became claimable in it and were not claimed since, by id.
@@ -43,12 +40,9 @@ class Wakes:
         return wakes
 
     def took(self, task: rows.Task) -> None:
-        """A task was claimed: so much less is left of what arrived."""
+        """A task was claimed: it waits no more."""
         self.gone.add(task.id)
         self.waiting.get((task.project_id, task.queue), {}).pop(task.id, None)
-        arrived = self.arrived.get((task.project_id, task.queue))
-        if arrived is not None:
-            arrived[task.type] -= 1
 
     def claimable(self, queues: Iterable[Queue], types: Collection[str] | None) -> list[rows.Task]:
         """What became claimable in these queues and still is, of these types (None: of all)."""
@@ -70,9 +64,7 @@ class Wakes:
             queue = (after.project_id, after.queue)
             self.filled.add((queue, after.type))
             self.waiting.setdefault(queue, {})[after.id] = after
-            if after.queue.startswith(TYPE_QUEUE):
-                self.arrived.setdefault(queue, Counter())[after.type] += 1
-            else:
+            if not after.queue.startswith(TYPE_QUEUE):
                 self.agents.add(AgentKey(after.project_id, after.agent_id))
 
     def _agent(self, before: rows.Agent | None, after: rows.Agent) -> None:

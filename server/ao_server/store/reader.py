@@ -13,8 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ao_server.errors import Unavailable
 from ao_server.store import rows
-from ao_server.store.database import Database, is_away
-from ao_server.store.driver import AWAY
+from ao_server.store.database import Database
+from ao_server.store.faults import is_away
 
 RowType = TypeVar("RowType")
 
@@ -50,8 +50,10 @@ class Reader:
         """The rows of one statement in the driver's own text (`Database.text`). Unavailable as for `connect`."""
         try:
             return await self.database.direct.fetch(sql, parameters)
-        except AWAY as error:
-            raise Unavailable("the store cannot be read now") from error
+        except Exception as error:
+            if is_away(error):
+                raise Unavailable("the store cannot be read now") from error
+            raise
 
     async def rows(
         self,

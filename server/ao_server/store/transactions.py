@@ -12,7 +12,8 @@ from sqlalchemy import Connection
 from ao_server.store import rows
 from ao_server.store.batch import Batch, Statements
 from ao_server.store.changes import Change, Operation
-from ao_server.store.database import Database, is_away, is_serialization_failure
+from ao_server.store.database import Database
+from ao_server.store.faults import is_away, is_serialization_failure
 from ao_server.store.recent import Recent
 
 MAX_SERIALIZATION_RETRIES = 5

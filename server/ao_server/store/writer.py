@@ -17,7 +17,8 @@ from sqlalchemy import Connection
 from ao_server.errors import CannotStart, DeadlineExceeded, Problem, Unavailable
 from ao_server.store import rows
 from ao_server.store.changes import Change, Operation
-from ao_server.store.database import Database, is_away
+from ao_server.store.database import Database
+from ao_server.store.faults import is_away
 from ao_server.store.transactions import Count, Decided, FollowUps, InDoubt, Transactions
 
 Answer = TypeVar("Answer")
