@@ -2,6 +2,7 @@ import shutil
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic import command
@@ -52,6 +53,16 @@ def test_the_migrations_make_exactly_the_tables_of_the_code(database_url: str) -
         with connection.begin():
             context = MigrationContext.configure(connection, opts={"compare_type": True})
             assert compare_metadata(context, SQLModel.metadata) == []
+
+
+@pytest.mark.parametrize("row", [rows.Agent, rows.Task])
+def test_postgresql_finds_rows_by_their_keys_in_tables_that_are_still_empty(row: type[Any], postgres_url: str) -> None:
+    database = Database(postgres_url)
+    with writing(database) as connection:
+        schema.prepare(connection, database.path)
+        name = rows.TABLES[row].name
+        plan = connection.exec_driver_sql(f"EXPLAIN SELECT 1 FROM {name} WHERE project_id = 'p' AND id = 'i'").scalars()
+        assert any(f"{name}_pkey" in step for step in plan.all())
 
 
 def test_a_newer_schema_is_refused_in_one_line(database_url: str) -> None:

@@ -49,7 +49,7 @@ def copy_of(row: RowType) -> RowType:
 
 
 class Event(msgspec.Struct, array_like=True, gc=False):
-    """One change, written in the transaction that made it, as part of a portion. `body` is the JSON of the row after it.
+    """One change, written in the transaction that made it, as part of a portion. `body` is the JSON of the row after.
     The order of the fields is how it is stored.
     """
 
