@@ -1,8 +1,9 @@
 """One transaction: loads the rows of many operations, lets each decide in turn, and writes what they decided."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, groupby
+from itertools import groupby
 from typing import Any, TypeVar
 
 from ao_server.errors import Problem
@@ -11,7 +12,8 @@ from ao_server.store.changes import Change, Changes, Deletion, Key, KeySelection
 from ao_server.store.database import Database
 from ao_server.store.recent import Recent
 from ao_server.store.rows import values_of
-from ao_server.store.statements import ROWS_TOGETHER, Shape, TableStatements, Values
+from ao_server.store.shapes import Shape, Values
+from ao_server.store.statements import TableStatements
 
 RowType = TypeVar("RowType")
 
@@ -23,6 +25,7 @@ class Statements:
 
     def __init__(self, database: Database) -> None:
         self.of = {row: TableStatements(row, database.dialect) for row in _LOCK_ORDER}
+        self.places = {row: place for place, row in enumerate(_LOCK_ORDER)}
 
 
 # Rows are locked and written table by table in this order, on every path: PostgreSQL then has no deadlocks.
@@ -50,10 +53,15 @@ class _Table:
     statements: TableStatements
     # As the decisions so far left them, None for one that does not exist.
     known: dict[Values, Any] = field(default_factory=dict[Values, Any])
-    # Those that were changed, as they were before the transaction.
-    before: dict[Values, Any] = field(default_factory=dict[Values, Any])
     # Those that were changed since the last flush, as the store has them.
     dirty: dict[Values, Any] = field(default_factory=dict[Values, Any])
+    # Those that were flushed, as they were before the transaction.
+    flushed: dict[Values, Any] = field(default_factory=dict[Values, Any])
+
+    @property
+    def before(self) -> dict[Values, Any]:
+        """Those that were changed, as they were before the transaction."""
+        return self.dirty | self.flushed if self.flushed else self.dirty
 
 
 class _Tables(dict[type[Any], _Table]):
@@ -69,7 +77,8 @@ class _Tables(dict[type[Any], _Table]):
 
     def in_order(self) -> list[_Table]:
         """In the order in which they are locked and written."""
-        return sorted(self.values(), key=_place)
+        places = self._statements.places
+        return [self[row] for row in sorted(self, key=places.__getitem__)]
 
 
 class View:
@@ -100,10 +109,7 @@ class Batch:
         self._database = database
         self._recent = recent
         self._tables = _Tables(statements)
-        self._is_dirty = False
         self._deletions: list[Deletion] = []
-        # Parameters of what is to be executed next, by statement.
-        self._shapes: dict[str, tuple[Shape, list[Values]]] = {}
 
     def run(self, operations: Sequence[Operation[Any]]) -> list[Any]:
         """Loads and decides; returns each operation's answer, or the Problem it raised."""
@@ -125,7 +131,7 @@ class Batch:
         return [
             Change(before, table.known[key])
             for table in self._tables.values()
-            if table.before and table.statements.changing
+            if table.statements.changing
             for key, before in table.before.items()
         ]
 
@@ -161,8 +167,9 @@ class Batch:
     def remember(self) -> None:
         """The transaction is committed: what it wrote is what the store holds."""
         for row, table in self._tables.items():
-            if table.before:
-                self._recent.keep(row, {key: table.known[key] for key in table.before})
+            if before := table.before:
+                known = table.known
+                self._recent.keep(row, known if len(known) == len(before) else {key: known[key] for key in before})
 
     def _load(self, keys: Iterable[Key]) -> None:
         missing: dict[Any, set[Values]] = {}
@@ -225,54 +232,37 @@ class Batch:
     def _apply(self, changes: Changes[Any]) -> None:
         for row in changes.rows:
             table = self._tables[type(row)]
-            key = table.statements.key_of(values_of(row))
-            known = table.known.get(key)
-            table.before.setdefault(key, known)
-            table.dirty.setdefault(key, known)
+            key = table.statements.key_of_row(row)
+            if key not in table.dirty:
+                table.dirty[key] = table.known.get(key)
             table.known[key] = row
-            self._is_dirty = True
         self.events += changes.events
         self._deletions += changes.deletions
 
     def _flush(self) -> None:
-        if self._is_dirty:
-            self._is_dirty = False
-            for table in self._tables.in_order():
-                if table.dirty:
-                    self._write(table)
+        for table in self._tables.in_order():
+            if table.dirty:
+                self._write(table)
+                table.flushed = table.before
+                table.dirty = {}
 
     def _write(self, table: _Table) -> None:
-        statements, dirty = table.statements, table.dirty
-        table.dirty = {}
-        for key in sorted(dirty):
-            values, stored = values_of(table.known[key]), dirty[key]
-            if stored is None:
-                self._put_off(statements.insert_of(values), values)
-            else:
-                self._put_off(statements.update_of(values_of(stored), values), values)
-        self._execute()
-
-    def _put_off(self, shape: Shape | None, values: Values) -> None:
-        if shape is not None:
-            self._shapes.setdefault(shape.sql, (shape, []))[1].append(shape.parameters(values))
-
-    def _execute(self) -> None:
-        shapes, self._shapes = self._shapes, {}
-        for shape, parameters in shapes.values():
-            done = 0
-            while shape.together is not None and len(parameters) - done >= ROWS_TOGETHER:
-                some = parameters[done : done + ROWS_TOGETHER]
-                self._cursor.execute(shape.together, tuple(chain.from_iterable(some)))
-                done += ROWS_TOGETHER
-            if done < len(parameters):
-                self._cursor.executemany(shape.sql, parameters[done:])
+        statements, known = table.statements, table.known
+        shapes: defaultdict[Shape, list[Any]] = defaultdict(list)
+        for key, stored in sorted(table.dirty.items(), key=_first):
+            row = known[key]
+            shape = statements.insert_of(row) if stored is None else statements.update_of(stored, row)
+            if shape is not None:
+                shapes[shape].append(row)
+        for shape, some in shapes.items():
+            shape.write(self._cursor, some)
 
     def _add_up(self, increments: Iterable[Any]) -> None:
-        by_table: dict[Any, list[Values]] = {}
+        by_table: dict[Any, list[Any]] = {}
         for row in increments:
-            by_table.setdefault(type(row), []).append(values_of(row))
+            by_table.setdefault(type(row), []).append(row)
         for row in sorted(by_table, key=_LOCK_ORDER.index):
-            self._cursor.executemany(self._tables[row].statements.increment, sorted(by_table[row]))
+            self._tables[row].statements.increment.write(self._cursor, sorted(by_table[row], key=values_of))
 
     def _append(self, project_id: str, events: list[rows.Event]) -> None:
         self._load([Key(rows.Feed, (project_id,))])
@@ -293,10 +283,6 @@ def _current(table: _Table, values: Values) -> Any:
     if row is None:
         row = table.known[key] = table.statements.row(*values)
     return row
-
-
-def _place(table: _Table) -> int:
-    return _LOCK_ORDER.index(table.statements.row)
 
 
 def _first(key: Values) -> Any:

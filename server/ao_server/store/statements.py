@@ -4,33 +4,16 @@ Core would build a dict per row and the ORM an object; handing the driver tuples
 the second. A column costs as much as a small row, so inserts leave out what is null and updates set what has changed.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import cached_property
-from itertools import repeat
-from operator import is_not, itemgetter, ne
-from typing import Any, Final, NamedTuple
+from itertools import compress, repeat
+from operator import is_not, itemgetter, ne, not_
+from typing import Any
 
-from sqlalchemy import Column, Dialect, Table, bindparam, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Column, Dialect, Table, bindparam, select
 
 from ao_server.store import rows
-
-Values = tuple[Any, ...]
-
-ROWS_TOGETHER: Final = 16
-
-
-class Shape(NamedTuple):
-    """A statement for some of the columns, and what takes its parameters out of a row's values.
-
-    `together`: the same for ROWS_TOGETHER rows, where the driver has no better way. SQLite's gives up the interpreter's
-    lock around each statement, and gets it back only once the event loop lets go of it; and an update of many rows by
-    one statement costs little more than half.
-    """
-
-    sql: str
-    parameters: Callable[[Values], Values]
-    together: str | None
+from ao_server.store.shapes import PostgresShapes, Shape, Shapes, SqliteShapes, Values, reading
 
 
 class TableStatements:
@@ -47,38 +30,41 @@ class TableStatements:
         self._key_places = [names.index(name) for name in self.key]
         # The key within a row's values.
         self.key_of: Callable[[Values], tuple[str | int, ...]] = _taking(self._key_places)
-        self._nullable_of = _taking(place for place, column in enumerate(self.columns) if column.nullable)
+        self.key_of_row = reading(self.key)
+        self._changing_of_row = reading(self.changing)
+        # PostgreSQL is given whole rows: what is null costs it nothing.
+        is_sqlite = dialect.name == "sqlite"
+        self._nullable = [column.name for column in self.columns if column.nullable and is_sqlite]
+        self._nullable_of_row = reading(self._nullable)
+        self._shapes: Shapes = SqliteShapes(row, dialect) if is_sqlite else PostgresShapes(row, dialect)
         self._inserts: dict[Values, Shape] = {}
         self._updates: dict[Values, Shape] = {}
 
-    def insert_of(self, values: Values) -> Shape:
+    def insert_of(self, row: Any) -> Shape:
         """Inserts a row with nulls where this one has them."""
-        given = tuple(map(is_not, self._nullable_of(values), repeat(None)))
+        given = tuple(map(is_not, self._nullable_of_row(row), repeat(None)))
         shape = self._inserts.get(given)
         if shape is None:
-            shape = self._inserts[given] = self._insert(
-                [place for place, value in enumerate(values) if value is not None]
-            )
+            left_out = set(compress(self._nullable, map(not_, given)))
+            names = [name for name in self._names if name not in left_out]
+            shape = self._inserts[given] = self._shapes.insert(names)
         return shape
 
-    def update_of(self, before: Values, after: Values) -> Shape | None:
-        """Sets the columns that differ; None when none that can change does."""
-        changed = tuple(map(ne, before, after))
+    def update_of(self, before: Any, after: Any) -> Shape | None:
+        """Sets the columns in which two rows differ; None when none that can change does."""
+        changed = tuple(map(ne, self._changing_of_row(before), self._changing_of_row(after)))
         shape = self._updates.get(changed)
         if shape is None:
-            places = [place for place, differs in enumerate(changed) if differs and self._names[place] in self.changing]
-            if not places:
+            names = list(compress(self.changing, changed))
+            if not names:
                 return None
-            shape = self._updates[changed] = self._update(places)
+            shape = self._updates[changed] = self._shapes.update(names)
         return shape
 
     @cached_property
-    def increment(self) -> str:
-        """Inserts a row or adds its values to the one with its key; parameters in column order."""
-        dialect_insert = postgresql.insert if self._dialect.name == "postgresql" else sqlite.insert
-        statement = dialect_insert(self.table).values({name: bindparam(name) for name in self._names})
-        sums = {name: self.table.columns[name] + statement.excluded[name] for name in self.changing}
-        return self._text(statement.on_conflict_do_update(index_elements=self.key, set_=sums))
+    def increment(self) -> Shape:
+        """Inserts a row or adds its values to the one with its key."""
+        return self._shapes.increment(self._names, self.changing)
 
     @cached_property
     def select_by_ids(self) -> str:
@@ -108,42 +94,8 @@ class TableStatements:
         )
         return f"DELETE FROM {self.table.name} WHERE ({key}) IN ({old})"
 
-    def _insert(self, places: Sequence[int]) -> Shape:
-        names = [self._names[place] for place in places]
-        sql = self._text(insert(self.table).values({name: bindparam(name) for name in names}))
-        together = f"INSERT INTO {self.table.name} ({_listed(names)}) VALUES {_marks(len(names))}"
-        return Shape(sql, _taking(places), together if self._is_sqlite else None)
-
-    def _update(self, places: Sequence[int]) -> Shape:
-        names = [self._names[place] for place in places]
-        statement = update(self.table).values({name: bindparam(name) for name in names})
-        for name in self.key:
-            statement = statement.where(self.table.columns[name] == bindparam(f"key_{name}"))
-        given = [*names, *(f"key_{name}" for name in self.key)]
-        changes = ", ".join(f'"{name}" = given."{name}"' for name in names)
-        same = " AND ".join(f'{self.table.name}."{name}" = given."key_{name}"' for name in self.key)
-        together = (
-            f"WITH given({_listed(given)}) AS (VALUES {_marks(len(given))})"
-            f" UPDATE {self.table.name} SET {changes} FROM given WHERE {same}"
-        )
-        parameters = _taking([*places, *self._key_places])
-        return Shape(self._text(statement), parameters, together if self._is_sqlite else None)
-
-    @property
-    def _is_sqlite(self) -> bool:
-        return self._dialect.name == "sqlite"
-
     def _text(self, statement: Any) -> str:
         return str(statement.compile(dialect=self._dialect))
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(f'"{name}"' for name in names)
-
-
-def _marks(columns: int) -> str:
-    row = f"({', '.join('?' * columns)})"
-    return ", ".join([row] * ROWS_TOGETHER)
 
 
 def _taking(places: Iterable[int]) -> Callable[[Values], Values]:

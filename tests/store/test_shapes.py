@@ -1,0 +1,96 @@
+"""What is written of rows is what is read of them: on both engines, however many there are, whatever they hold."""
+
+from collections.abc import Generator, Sequence
+from contextlib import closing, contextmanager
+from typing import Any
+
+import pytest
+
+from ao_server.store import rows, schema
+from ao_server.store.database import Database
+from ao_server.store.statements import TableStatements
+
+TEXT = "a 'b' \"c\" \\ \\n \\u0000 {d} % %s ? é 𝄞 \x1f\t"
+
+
+@contextmanager
+def cursor_of(database: Database) -> Generator[Any]:
+    connection = database.connect_writer()
+    schema.prepare(connection, database.path)
+    with connection.begin(), closing(connection.connection.cursor()) as cursor:
+        yield cursor
+    connection.close()
+    database.writing.dispose()
+
+
+def stored(cursor: Any, row: type[Any]) -> list[Any]:
+    table = rows.TABLES[row]
+    names = ", ".join(f'"{column.name}"' for column in table.columns)
+    cursor.execute(f"SELECT {names} FROM {table.name} ORDER BY project_id, {list(table.primary_key)[1].name}")
+    return [row(*values) for values in cursor.fetchall()]
+
+
+def tasks(count: int) -> list[rows.Task]:
+    made = [
+        rows.Task(
+            project_id="p",
+            id=f"task_{number:03}",
+            agent_id=TEXT,
+            type=TEXT,
+            priority=2**31 - 1,
+            created_at=2**62 + number,
+            status="pending",
+        )
+        for number in range(count)
+    ]
+    for task in made[::3]:
+        task.progress, task.labels, task.timeout = 0.1 + 0.2, TEXT, 0
+    return made
+
+
+@pytest.mark.parametrize("count", [1, 16, 53])
+def test_rows_are_inserted_and_changed_as_they_are(count: int, database_url: str) -> None:
+    database = Database(database_url)
+    statements = TableStatements(rows.Task, database.dialect)
+
+    def insert(cursor: Any, some: Sequence[Any]) -> None:
+        for row in some:
+            statements.insert_of(row).write(cursor, [row])
+
+    with cursor_of(database) as cursor:
+        first = tasks(count)
+        alike = [row for number, row in enumerate(first) if number % 3]
+        if alike:
+            statements.insert_of(alike[0]).write(cursor, alike)
+        insert(cursor, first[::3])
+        assert stored(cursor, rows.Task) == first
+        # To a value, to what it is by default, to null.
+        for task in first:
+            task.agent_id, task.progress, task.labels, task.attempt = "é", 5e-324, None, 7
+        changed = [rows.copy_of(task) for task in first]
+        for task in changed:
+            task.agent_id, task.progress, task.attempt, task.error_message = "", 0.0, 0, TEXT
+        for before, after in ((tasks(count), first), (first, changed)):
+            shapes = {statements.update_of(*pair) for pair in zip(before, after, strict=True)}
+            for shape in shapes:
+                assert shape is not None
+                shape.write(
+                    cursor,
+                    [row for was, row in zip(before, after, strict=True) if statements.update_of(was, row) is shape],
+                )
+        # Labels never change once they are written.
+        for task, made in zip(changed, tasks(count), strict=True):
+            task.labels = made.labels
+        assert stored(cursor, rows.Task) == changed
+
+
+@pytest.mark.parametrize("count", [1, 16, 53])
+def test_increments_are_added_to_what_is_there(count: int, database_url: str) -> None:
+    database = Database(database_url)
+    statements = TableStatements(rows.Rollup, database.dialect)
+    some = [rows.Rollup(project_id="p", minute=minute, completed=minute, duration=2**40) for minute in range(count)]
+    with cursor_of(database) as cursor:
+        statements.increment.write(cursor, some)
+        statements.increment.write(cursor, [rows.Rollup(project_id="p", minute=0, failed=3, completed=-1)])
+        some[0].completed, some[0].failed = -1, 3
+        assert stored(cursor, rows.Rollup) == some
