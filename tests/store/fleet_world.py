@@ -38,7 +38,7 @@ from ao_server.engine.transitions import Failure
 from ao_server.engine.unhandled import Unhandled
 from ao_server.errors import Problem
 from ao_server.store import rows
-from ao_server.store.changes import Change, KeySelection, Operation
+from ao_server.store.changes import Change, Operation, ValueSelection
 from ao_server.store.database import Database
 from ao_server.store.reader import Reader
 from ao_server.store.selections import TaskSelections
@@ -79,14 +79,24 @@ class SteppedWriter(Writer):
         self._write(self._next() or [])
 
 
-class RacedSelections(TaskSelections):
+class RacedDispatcher(Dispatcher):
     """Lets something happen in the event loop while a claim is in the making."""
 
     meanwhile: Callable[[], None] = staticmethod(lambda: None)
 
-    def claimable(self, *arguments: Any, **named: Any) -> KeySelection:
+    def _claim(self, *arguments: Any, **named: Any) -> Operation[Any]:
         self.meanwhile()
-        return super().claimable(*arguments, **named)
+        return super()._claim(*arguments, **named)
+
+
+class CountedSelections(TaskSelections):
+    """Counts how often dispatch looks into a queue in the store."""
+
+    looks: int = 0
+
+    def head(self, *arguments: Any, **named: Any) -> ValueSelection:
+        self.looks += 1
+        return super().head(*arguments, **named)
 
 
 @dataclass(eq=False)
@@ -130,10 +140,10 @@ class World:
         self.random = random
         self.ids = Ids(lambda bits: int(random() * 2**bits))
         self.database = database
-        self.selections = RacedSelections(database)
+        self.selections = CountedSelections(database)
         self.reader = Reader(database)
         self.registry = Registry(self.clock, LEASE)
-        self.dispatcher = Dispatcher(self.registry, self.selections, self.clock.monotonic)
+        self.dispatcher = RacedDispatcher(self.registry, self.selections, self.clock.monotonic)
         self.releases = Releases(self.reader, self.selections, self.clock)
         self.clearing = Clearing(self.selections)
         self.unhandled = Unhandled(self.reader, self.registry, self.selections, self.clock)

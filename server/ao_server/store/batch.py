@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from ao_server.errors import Problem
 from ao_server.store import rows
-from ao_server.store.changes import Change, Changes, Deletion, Key, KeySelection, Operation, Selection
+from ao_server.store.changes import Change, Changes, Deletion, Key, Operation, Selection
 from ao_server.store.database import Database
 from ao_server.store.recent import Recent
 from ao_server.store.rows import values_of
@@ -197,12 +197,7 @@ class Batch:
         self._flush()
         self._cursor.execute(selection.sql, tuple(selection.parameters))
         found = self._cursor.fetchall()
-        return self._rows(selection, found) if isinstance(selection, Selection) else self._of_keys(selection, found)
-
-    def _of_keys(self, selection: KeySelection, keys: list[Values]) -> list[tuple[Any, ...]]:
-        self._load([Key(row, key) for row in selection.rows for key in keys])
-        tables = [self._tables[row].known for row in selection.rows]
-        return [tuple([known[key] for known in tables]) for key in keys]
+        return self._rows(selection, found) if isinstance(selection, Selection) else found
 
     def _rows(self, selection: Selection, values_found: list[Values]) -> list[tuple[Any, ...]]:
         tables = [self._tables[row] for row in selection.rows]
