@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, event
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import Connection
 
 from ao_server import keys
 from ao_server.engine import administration, counters, reports
@@ -166,8 +165,10 @@ class World:
         # Where the next transactions are to fail: at "begin" or "commit".
         self.failures: list[str] = []
         self._tasks: set[asyncio.Task[Any]] = set()
-        event.listen(database.writing, "begin", self._begin, insert=True)
-        event.listen(database.writing, "commit", self._commit)
+        dialect: Any = database.dialect
+        self._begin, self._commit = database.begin, dialect.do_commit
+        vars(database)["begin"] = self._begin_or_fail
+        dialect.do_commit = self._commit_or_fail
 
     # What happens.
 
@@ -367,16 +368,18 @@ class World:
         for told in (self.registry.observe, self.releases.observe, self.dispatcher.observe):
             told(changes)
 
-    def _begin(self, connection: Connection) -> None:
+    def _begin_or_fail(self, cursor: Any) -> None:
         self._fail("begin")
+        self._begin(cursor)
 
-    def _commit(self, connection: Connection) -> None:
+    def _commit_or_fail(self, connection: Any) -> None:
         self._fail("commit")
+        self._commit(connection)
 
     def _fail(self, where: str) -> None:
         if where in self.failures:
             self.failures.remove(where)
-            raise OperationalError(where, {}, sqlite3.OperationalError("disk I/O error"))
+            raise sqlite3.OperationalError("disk I/O error")
 
 
 def open_world(template: Path, path: Path, random: Callable[[], float]) -> World:
