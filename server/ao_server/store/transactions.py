@@ -144,7 +144,7 @@ class Transactions:
 
     @contextmanager
     def _begun(self) -> Generator[Any, None, None]:
-        """The driver's cursor in a transaction of the driver's, at half the cost of SQLAlchemy's; committed at the end."""
+        """The cursor of a transaction of the driver's own, at half the cost of SQLAlchemy's; committed at the end."""
         connection = self._connect()
         dialect, driver = self._database.dialect, connection.connection
         try:
