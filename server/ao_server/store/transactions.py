@@ -97,14 +97,14 @@ class Transactions:
         """Whether a transaction that was in doubt is committed, which its events in the store show: nobody else writes
         there, and a lost connection, with all that it was about to do, is gone before another has its lock.
         """
-        event = decided.events[0]
-        of_events = self._statements.of[rows.Event]
+        portion = decided.batch.portions()[0]
+        of_portions = self._statements.of[rows.EventPortion]
         with self._begun() as cursor:
-            cursor.execute(of_events.select_by_key, (event.project_id, event.position))
-            found = [of_events.row(*values) for values in cursor.fetchall()]
-        if found == [event]:
+            cursor.execute(of_portions.select_by_key, (portion.project_id, portion.last))
+            found = [of_portions.row(*values) for values in cursor.fetchall()]
+        if found == [portion]:
             decided.batch.remember()
-        return found == [event]
+        return found == [portion]
 
     def _transaction(self, operations: Sequence[Operation[Any]]) -> Decided:
         decided: Decided | None = None
