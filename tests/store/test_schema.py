@@ -14,7 +14,7 @@ from sqlmodel import SQLModel
 from ao_server.errors import CannotStart
 from ao_server.store import agents, events, lists, rows, schema, tasks
 from ao_server.store.batch import Batch, Statements
-from ao_server.store.changes import Changes, Operation
+from ao_server.store.changes import Changes, Key, Operation
 from ao_server.store.database import Database
 from ao_server.store.filters import TaskFilter
 from ao_server.store.reader import Reader
@@ -133,12 +133,18 @@ async def test_what_the_first_schema_holds_is_found_and_dispatched_by_the_presen
             for statement in FIRST_ROWS.split(";"):
                 connection.exec_driver_sql(statement.replace("%", "%%"))
         schema.prepare(connection, database.path)
-        selection = TaskSelections(database).claimable("p", ["agent_1"], None, 10, 1)
+        selection = TaskSelections(database).head("p", "agent_1", None, 10)
         statements = Statements(database)
         with connection.begin():
             found = Batch(connection.connection.cursor(), database, statements, Recent(), 0)
-            (answer,) = found.run([Operation(lambda found, now: Changes(list(found.selected)), selection=selection)])
-        ((task, payload),) = answer
+            keys = [Key(rows.Task, ("p", "task_1")), Key(rows.Payload, ("p", "task_1"))]
+            (head, (task, payload)) = found.run(
+                [
+                    Operation(lambda found, now: Changes(list(found.selected)), selection=selection),
+                    Operation(lambda found, now: Changes([found.get(key.row, *key.values) for key in keys]), keys=keys),
+                ]
+            )
+        assert head == [(2, "task_1")]
         assert (task.id, task.queue, task.agent_type, payload.payload) == ("task_1", "agent_1", "worker", '{"n":1}')
     reader = Reader(database)
     try:

@@ -15,7 +15,6 @@ from ao_server.store.selections import TaskSelections
 from ao_server.store.statements import TableStatements
 
 PROJECT = "project_default"
-QUEUES = ["agent_1", "type:t"]
 OF_AGENT = "tasks_unfinished (project_id=? AND agent_id=?)"
 OF_QUEUE = "tasks_by_queue (project_id=? AND queue=?"
 
@@ -57,13 +56,11 @@ def test_a_selection_goes_by_its_index_and_needs_no_sorting(
 
 
 @pytest.mark.parametrize("types", [None, ["a", "b"]])
-def test_what_is_claimable_is_found_in_its_queue(types: list[str] | None, database: Database) -> None:
-    selection = TaskSelections(database).claimable(PROJECT, QUEUES, types, 10, 1)
-    steps = of_tasks(plan(database, selection.sql, selection.parameters))
-    assert {step.split(" USING ")[1] for step in steps} == {
-        f"INDEX {OF_QUEUE})",
-        f"INDEX {OF_QUEUE} AND priority=?)",
-    }
+def test_the_head_of_a_queue_is_found_in_its_index(types: list[str] | None, database: Database) -> None:
+    selection = TaskSelections(database).head(PROJECT, "agent_1", types, 10)
+    steps = plan(database, selection.sql, selection.parameters)
+    assert {step.split(" USING ")[1] for step in of_tasks(steps)} == {f"INDEX {OF_QUEUE} AND priority=?)"}
+    assert not any("TEMP B-TREE" in step for step in steps), steps
 
 
 TASK = rows.Task(

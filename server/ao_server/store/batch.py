@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from ao_server.errors import Problem
 from ao_server.store import portions, rows
-from ao_server.store.changes import Change, Changes, Deletion, Key, KeySelection, Operation, Selection
+from ao_server.store.changes import Change, Changes, Deletion, Key, Operation, Selection
 from ao_server.store.database import Database
 from ao_server.store.recent import Recent
 from ao_server.store.rows import values_of
@@ -129,7 +129,7 @@ class Batch:
     def changes(self) -> list[Change]:
         """Every row that this transaction has changed so far, of the tables whose rows can change."""
         return [
-            Change(before, table.known[key])
+            (before, table.known[key])
             for table in self._tables.values()
             if table.statements.changing
             for key, before in table.before.items()
@@ -138,7 +138,7 @@ class Batch:
     def feeds(self) -> list[Change]:
         """The feeds that the finished transaction has moved on: which of two moments of the store is later."""
         table = self._tables[rows.Feed]
-        return [Change(before, table.known[key]) for key, before in table.before.items()]
+        return [(before, table.known[key]) for key, before in table.before.items()]
 
     def portions(self) -> list[rows.EventPortion]:
         """What the finished transaction has written of events."""
@@ -173,7 +173,8 @@ class Batch:
 
     def _load(self, keys: Iterable[Key]) -> None:
         missing: dict[Any, set[Values]] = {}
-        for row, key in keys:
+        for wanted in keys:
+            row, key = wanted.row, wanted.values
             known = self._tables[row].known
             if key not in known:
                 found = self._recent.get(row, key)
@@ -209,12 +210,7 @@ class Batch:
         self._flush()
         self._cursor.execute(selection.sql, tuple(selection.parameters))
         found = self._cursor.fetchall()
-        return self._rows(selection, found) if isinstance(selection, Selection) else self._of_keys(selection, found)
-
-    def _of_keys(self, selection: KeySelection, keys: list[Values]) -> list[tuple[Any, ...]]:
-        self._load([Key(row, key) for row in selection.rows for key in keys])
-        tables = [self._tables[row].known for row in selection.rows]
-        return [tuple([known[key] for known in tables]) for key in keys]
+        return self._rows(selection, found) if isinstance(selection, Selection) else found
 
     def _rows(self, selection: Selection, values_found: list[Values]) -> list[tuple[Any, ...]]:
         tables = [self._tables[row] for row in selection.rows]

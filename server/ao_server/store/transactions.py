@@ -144,12 +144,19 @@ class Transactions:
 
     @contextmanager
     def _begun(self) -> Generator[Any, None, None]:
-        """The driver's cursor in a transaction, which is committed at the end."""
+        """The cursor of a transaction of the driver's own, at half the cost of SQLAlchemy's; committed at the end."""
         connection = self._connect()
+        dialect, driver = self._database.dialect, connection.connection
         try:
             # Closed by this thread: the collector of another would reset the statements that both have in use.
-            with connection.begin(), closing(connection.connection.cursor()) as cursor:
-                yield cursor
+            with closing(driver.cursor()) as cursor:
+                self._database.begin(cursor)
+                try:
+                    yield cursor
+                except BaseException:
+                    dialect.do_rollback(driver)
+                    raise
+                dialect.do_commit(driver)
         except BaseException as error:
             if is_away(error):
                 self._recent.clear()
