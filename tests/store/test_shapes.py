@@ -94,3 +94,21 @@ def test_increments_are_added_to_what_is_there(count: int, database_url: str) ->
         statements.increment.write(cursor, [rows.Rollup(project_id="p", minute=0, failed=3, completed=-1)])
         some[0].completed, some[0].failed = -1, 3
         assert stored(cursor, rows.Rollup) == some
+
+
+@pytest.mark.parametrize("count", [0, 300])
+def test_postgresql_finds_what_is_updated_by_its_key_before_the_table_is_analyzed(
+    count: int, postgres_url: str
+) -> None:
+    database = Database(postgres_url)
+    statements = TableStatements(rows.Task, database.dialect)
+    before, after = tasks(1)[0], tasks(1)[0]
+    after.progress, after.agent_id = 50.0, "another"
+    update: Any = statements.update_of(before, after)
+    with cursor_of(database) as cursor:
+        for task in tasks(count):
+            statements.insert_of(task).write(cursor, [task])
+        update.write(cursor, [after])
+        cursor.execute(f"EXPLAIN {update.sql}", ("[]",))
+        plan = [step for (step,) in cursor.fetchall()]
+        assert any("Index Scan using tasks_pkey" in step for step in plan), plan
