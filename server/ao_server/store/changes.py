@@ -75,11 +75,11 @@ class Changes(msgspec.Struct, Generic[Answer]):
 
     answer: Answer
     # New and changed rows; which of the two is known from whether the key was found.
-    rows: list[Any] = msgspec.field(default_factory=list[Any])
+    rows: list[Any] = []
     # Positions are given by the writer, in commit order.
-    events: list[Event] = msgspec.field(default_factory=list[Event])
+    events: list[Event] = []
     # For rows that no decision of this transaction looks at.
-    deletions: list[Deletion] = msgspec.field(default_factory=list[Deletion])
+    deletions: list[Deletion] = []
 
     def include(self, others: Iterable["Changes[Any]"]) -> None:
         """Takes in what other decisions of the same operation ask for."""
