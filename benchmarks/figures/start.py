@@ -33,9 +33,10 @@ FILLING: Final = (
     " 1, 1, 'instance_' || i % 50, 0, 0, :now, CASE WHEN i >= :running AND i % 100 < 96 THEN :now END,"
     " 'agent_' || i % 50, 'worker', 0 FROM n",
     "INSERT INTO payloads (project_id, task_id, payload) SELECT :project, printf('task_%012d', i), '{}' FROM n",
-    "INSERT INTO events (project_id, position, type, timestamp, task_id, body) "
-    "SELECT :project, (SELECT last FROM feeds) + 1 + i, 'task_created', :now - 1000 * (:count - i),"
-    " printf('task_%012d', i), '{}' FROM n",
+    "INSERT INTO event_portions (project_id, last, timestamp, events) "
+    "SELECT :project, (SELECT last FROM feeds) + 1 + i, :now - 1000 * (:count - i), json_array(json_array(:project,"
+    " (SELECT last FROM feeds) + 1 + i, 'task_created', :now - 1000 * (:count - i), '{}', NULL,"
+    " printf('task_%012d', i))) FROM n",
     "INSERT INTO task_counts (project_id, agent_id, agent_type, type, priority, status, tasks, duration) "
     "SELECT project_id, agent_id, agent_type, type, priority, status, count(*), 0 FROM tasks GROUP BY 1, 2, 3, 4, 5, 6",
     "UPDATE feeds SET last = last + :count",

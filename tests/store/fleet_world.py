@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, event
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import Connection
 
 from ao_server import keys
 from ao_server.engine import administration, counters, reports
@@ -38,7 +37,7 @@ from ao_server.engine.transitions import Failure
 from ao_server.engine.unhandled import Unhandled
 from ao_server.errors import Problem
 from ao_server.store import rows
-from ao_server.store.changes import Change, KeySelection, Operation
+from ao_server.store.changes import Change, Operation, ValueSelection
 from ao_server.store.database import Database
 from ao_server.store.reader import Reader
 from ao_server.store.selections import TaskSelections
@@ -79,14 +78,24 @@ class SteppedWriter(Writer):
         self._write(self._next() or [])
 
 
-class RacedSelections(TaskSelections):
+class RacedDispatcher(Dispatcher):
     """Lets something happen in the event loop while a claim is in the making."""
 
     meanwhile: Callable[[], None] = staticmethod(lambda: None)
 
-    def claimable(self, *arguments: Any, **named: Any) -> KeySelection:
+    def _claim(self, *arguments: Any, **named: Any) -> Operation[Any]:
         self.meanwhile()
-        return super().claimable(*arguments, **named)
+        return super()._claim(*arguments, **named)
+
+
+class CountedSelections(TaskSelections):
+    """Counts how often dispatch looks into a queue in the store."""
+
+    looks: int = 0
+
+    def head(self, *arguments: Any, **named: Any) -> ValueSelection:
+        self.looks += 1
+        return super().head(*arguments, **named)
 
 
 @dataclass(eq=False)
@@ -130,10 +139,10 @@ class World:
         self.random = random
         self.ids = Ids(lambda bits: int(random() * 2**bits))
         self.database = database
-        self.selections = RacedSelections(database)
+        self.selections = CountedSelections(database)
         self.reader = Reader(database)
         self.registry = Registry(self.clock, LEASE)
-        self.dispatcher = Dispatcher(self.registry, self.selections, self.clock.monotonic)
+        self.dispatcher = RacedDispatcher(self.registry, self.selections, self.clock.monotonic)
         self.releases = Releases(self.reader, self.selections, self.clock)
         self.clearing = Clearing(self.selections)
         self.unhandled = Unhandled(self.reader, self.registry, self.selections, self.clock)
@@ -156,8 +165,10 @@ class World:
         # Where the next transactions are to fail: at "begin" or "commit".
         self.failures: list[str] = []
         self._tasks: set[asyncio.Task[Any]] = set()
-        event.listen(database.writing, "begin", self._begin, insert=True)
-        event.listen(database.writing, "commit", self._commit)
+        dialect: Any = database.dialect
+        self._begin, self._commit = database.begin, dialect.do_commit
+        vars(database)["begin"] = self._begin_or_fail
+        dialect.do_commit = self._commit_or_fail
 
     # What happens.
 
@@ -357,16 +368,18 @@ class World:
         for told in (self.registry.observe, self.releases.observe, self.dispatcher.observe):
             told(changes)
 
-    def _begin(self, connection: Connection) -> None:
+    def _begin_or_fail(self, cursor: Any) -> None:
         self._fail("begin")
+        self._begin(cursor)
 
-    def _commit(self, connection: Connection) -> None:
+    def _commit_or_fail(self, connection: Any) -> None:
         self._fail("commit")
+        self._commit(connection)
 
     def _fail(self, where: str) -> None:
         if where in self.failures:
             self.failures.remove(where)
-            raise OperationalError(where, {}, sqlite3.OperationalError("disk I/O error"))
+            raise sqlite3.OperationalError("disk I/O error")
 
 
 def open_world(template: Path, path: Path, random: Callable[[], float]) -> World:

@@ -39,6 +39,10 @@ FINAL_EVENTS = ("task_completed", "task_failed", "task_cancelled")
 def small_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Limits that a short walk comes to."""
     monkeypatch.setattr("ao_server.engine.dispatch.CLAIMED_AT_ONCE", 3)
+    monkeypatch.setattr("ao_server.engine.dispatch.LOOKED_AT", 3)
+    monkeypatch.setattr("ao_server.engine.queue_heads.LOOKED_AT", 3)
+    monkeypatch.setattr("ao_server.engine.queue_heads.MOST_HELD", 30)
+    monkeypatch.setattr("ao_server.engine.queue_heads.MOST_KINDS", 3)
     monkeypatch.setattr("ao_server.engine.presence.MAX_LOST_SESSIONS", 2)
     monkeypatch.setattr("ao_server.engine.clearing.AGAIN_SECONDS", 0.0)
 
@@ -61,7 +65,7 @@ class Walk:
         self._claims: Counter[str] = Counter()
 
     async def run(self, steps: int) -> None:
-        self.world.selections.meanwhile = self.meanwhile
+        self.world.dispatcher.meanwhile = self.meanwhile
         await self.world.settle()
         for type_ in ("t", "t", "u"):
             self.world.submit(

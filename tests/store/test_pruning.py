@@ -10,16 +10,16 @@ import pytest
 
 from ao_server.engine import pruning
 from ao_server.engine.pruning import Pruning
-from ao_server.store import rows
+from ao_server.store import events, rows
 from ao_server.store.changes import Changes, Found, Operation
 from tests.store.fleet_world import PROJECT, World
 
 WEEK = 7 * 86_400.0
 
 
-async def write(world: World, new: Sequence[Any], events: Sequence[rows.Event] = ()) -> None:
+async def write(world: World, new: Sequence[Any], told: Sequence[rows.Event] = ()) -> None:
     def decide(found: Found, now: int) -> Changes[None]:
-        return Changes(None, list(new), events=list(events))
+        return Changes(None, list(new), events=list(told))
 
     world.submit(Operation(decide))
     await world.settle()
@@ -30,6 +30,10 @@ def idempotency_key(number: int, age: float, now: int) -> rows.IdempotencyKey:
     return rows.IdempotencyKey(
         project_id=PROJECT, key=f"key {number}", request_hash="h", answer="a" * 500, created_at=created_at
     )
+
+
+def event(timestamp: int) -> rows.Event:
+    return rows.Event(project_id=PROJECT, position=0, type="t", timestamp=timestamp, body="{}")
 
 
 async def prune_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,17 +66,20 @@ async def test_all_that_is_old_is_taken_out_in_one_go_and_nothing_else(
     minute = now // 60_000_000
     await write(world, [rows.Rollup(project_id=PROJECT, minute=minute - 33 * 1_440 - each) for each in range(35)])
     await write(world, [rows.Rollup(project_id=PROJECT, minute=minute)])
-    old = [
-        rows.Event(project_id=PROJECT, position=0, type="t", timestamp=now - round(2 * WEEK * 1e6), body="{}")
-        for _ in range(45)
-    ]
-    fresh = rows.Event(project_id=PROJECT, position=0, type="t", timestamp=now, body="{}")
-    await write(world, [], [*old, fresh])
+    monkeypatch.setattr(pruning, "PORTIONS_AT_ONCE", 2)
+    long_ago = now - round(2 * WEEK * 1e6)
+    for _ in range(5):
+        await write(world, [], [event(long_ago) for _ in range(9)])
+    await write(world, [], [event(long_ago), event(now), event(long_ago)])
+    await write(world, [], [event(long_ago)])
     await prune_once(world, monkeypatch)
     path = tmp_path / "ao.db"
     assert count(path, "SELECT count(*) FROM idempotency_keys") == 7
     assert count(path, "SELECT count(*) FROM rollups") == 1
-    assert count(path, "SELECT count(*) FROM events") == 1
+    # What is fresh is kept, with all that was written beside it, and nothing behind it goes before it.
+    assert [each.position for each in await events.after(world.reader, PROJECT, 45, 10)] == [46, 47, 48, 49]
+    assert count(path, "SELECT count(*) FROM event_portions") == 2
+    assert count(path, "SELECT pruned FROM feeds") == 45
 
 
 async def test_the_room_of_what_was_taken_out_goes_back_to_the_disk(

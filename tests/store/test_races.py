@@ -87,27 +87,26 @@ async def test_a_process_kept_free_for_a_task_is_used_again_once_that_has_gone_t
 async def test_a_process_of_some_types_does_not_look_for_what_is_not_there(world: World) -> None:
     agent = await register(world, '{"max_concurrent_tasks": 3}')
     process = await connect(world, agent, types=frozenset("a"))
-    looks: list[int] = []
-    world.selections.meanwhile = lambda: looks.append(1)
+    looks = world.selections.looks
     for number in range(5):
         await create(world, agent, "b")
-        assert len(looks) == 0, number
+        assert world.selections.looks == looks, number
     await create(world, agent, "a")
     assert len(process.running) == 1
 
 
 async def test_nothing_is_remembered_of_a_deleted_agent(world: World) -> None:
     known: Any = world.dispatcher
-    before = len(known._empty)
+    before = len(known._heads)
     for name in ("i1", "i2", "i3"):
         agent = await register(world, type_=f"type {name}")
         process = await connect(world, agent, name, frozenset("a") if name == "i1" else None)
         task = await create(world, agent)
         assert task.id in process.running
-        assert known._claims and len(known._empty) > before
+        assert known._claims and len(known._heads) > before
         world.delete(agent)
         await world.settle()
-    assert not known._claims and len(known._empty) == before
+    assert not known._claims and len(known._heads) == before
 
 
 def instance_of(world: World, process: Process) -> Instance:
@@ -234,7 +233,7 @@ async def test_a_stream_that_takes_over_within_a_claim_is_given_nothing_in_front
     newer = Session("session_2", process.key, [TaskType("*")], limit=10)
     await set_mode(world, agent, "paused")
     task = await create(world, agent)
-    world.selections.meanwhile = lambda: (world.registry.attach(newer), None)[1]
+    world.dispatcher.meanwhile = lambda: (world.registry.attach(newer), None)[1]
     await set_mode(world, agent, "serving")
     assert not newer.outbox and (await stored(world, task)).status == "pending"
 

@@ -2,6 +2,7 @@ import shutil
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic import command
@@ -11,9 +12,9 @@ from sqlalchemy import Connection, text
 from sqlmodel import SQLModel
 
 from ao_server.errors import CannotStart
-from ao_server.store import agents, lists, rows, schema, tasks
+from ao_server.store import agents, events, lists, rows, schema, tasks
 from ao_server.store.batch import Batch, Statements
-from ao_server.store.changes import Changes, Operation
+from ao_server.store.changes import Changes, Key, Operation
 from ao_server.store.database import Database
 from ao_server.store.filters import TaskFilter
 from ao_server.store.reader import Reader
@@ -52,6 +53,16 @@ def test_the_migrations_make_exactly_the_tables_of_the_code(database_url: str) -
         with connection.begin():
             context = MigrationContext.configure(connection, opts={"compare_type": True})
             assert compare_metadata(context, SQLModel.metadata) == []
+
+
+@pytest.mark.parametrize("row", [rows.Agent, rows.Task])
+def test_postgresql_finds_rows_by_their_keys_in_tables_that_are_still_empty(row: type[Any], postgres_url: str) -> None:
+    database = Database(postgres_url)
+    with writing(database) as connection:
+        schema.prepare(connection, database.path)
+        name = rows.TABLES[row].name
+        plan = connection.exec_driver_sql(f"EXPLAIN SELECT 1 FROM {name} WHERE project_id = 'p' AND id = 'i'").scalars()
+        assert any(f"{name}_pkey" in step for step in plan.all())
 
 
 def test_a_newer_schema_is_refused_in_one_line(database_url: str) -> None:
@@ -122,12 +133,18 @@ async def test_what_the_first_schema_holds_is_found_and_dispatched_by_the_presen
             for statement in FIRST_ROWS.split(";"):
                 connection.exec_driver_sql(statement.replace("%", "%%"))
         schema.prepare(connection, database.path)
-        selection = TaskSelections(database).claimable("p", ["agent_1"], None, 10, 1)
+        selection = TaskSelections(database).head("p", "agent_1", None, 10)
         statements = Statements(database)
         with connection.begin():
             found = Batch(connection.connection.cursor(), database, statements, Recent(), 0)
-            (answer,) = found.run([Operation(lambda found, now: Changes(list(found.selected)), selection=selection)])
-        ((task, payload),) = answer
+            keys = [Key(rows.Task, ("p", "task_1")), Key(rows.Payload, ("p", "task_1"))]
+            (head, (task, payload)) = found.run(
+                [
+                    Operation(lambda found, now: Changes(list(found.selected)), selection=selection),
+                    Operation(lambda found, now: Changes([found.get(key.row, *key.values) for key in keys]), keys=keys),
+                ]
+            )
+        assert head == [(2, "task_1")]
         assert (task.id, task.queue, task.agent_type, payload.payload) == ("task_1", "agent_1", "worker", '{"n":1}')
     reader = Reader(database)
     try:
@@ -184,6 +201,39 @@ async def test_labels_and_unfinished_tasks_of_the_second_schema_are_found_by_the
             page = await lists.page(totals, "p", TaskFilter(labels=labels), page=1, limit=10)
             assert ([listed.task.id for listed in page.rows], page.total) == (expected, len(expected))
         assert [task.id for task in await tasks.running(reader)] == ["task_2"]
+    finally:
+        await database.close()
+
+
+EVENT_ROWS = """
+INSERT INTO events (project_id, position, type, timestamp, agent_id, task_id, body) VALUES
+    ('p', 4, 'task_created', 7, 'agent_1', 'task_1', '{"task":{"id":"task_1","labels":"{\\"a\\":\\"é\\"}"}}'),
+    ('p', 5, 'system_alert', 8, NULL, NULL, '{}'),
+    ('q', 1, 'task_log', 9, 'agent_1', 'task_1', '{"lines":["\\u0000 50 %"]}');
+INSERT INTO feeds (project_id, feed_id, last, pruned) VALUES ('p', 'f', 5, 3), ('q', 'g', 1, 0)
+"""
+
+
+async def test_events_of_the_third_schema_are_read_by_the_present_one(database_url: str) -> None:
+    database = Database(database_url)
+    with writing(database) as connection:
+        configuration = schema.alembic_configuration()
+        configuration.attributes["connection"] = connection
+        with connection.begin():
+            command.upgrade(configuration, "0003")
+            for statement in EVENT_ROWS.split(";"):
+                connection.exec_driver_sql(statement if database.is_sqlite else statement.replace("%", "%%"))
+        schema.prepare(connection, database.path)
+    reader = Reader(database)
+    try:
+        body = '{"task":{"id":"task_1","labels":"{\\"a\\":\\"é\\"}"}}'
+        first = rows.Event("p", 4, "task_created", 7, body, "agent_1", "task_1")
+        assert await events.after(reader, "p", 3, 10) == [first, rows.Event("p", 5, "system_alert", 8, "{}")]
+        assert await events.after(reader, "p", 4, 10) == [rows.Event("p", 5, "system_alert", 8, "{}")]
+        (other,) = await events.after(reader, "q", 0, 10)
+        assert other.body == '{"lines":["\\u0000 50 %"]}'
+        assert await events.older_than(reader, "p", 8, 10) is None
+        assert await events.older_than(reader, "p", 9, 10) == 5
     finally:
         await database.close()
 

@@ -15,7 +15,6 @@ from ao_server.store.selections import TaskSelections
 from ao_server.store.statements import TableStatements
 
 PROJECT = "project_default"
-QUEUES = ["agent_1", "type:t"]
 OF_AGENT = "tasks_unfinished (project_id=? AND agent_id=?)"
 OF_QUEUE = "tasks_by_queue (project_id=? AND queue=?"
 
@@ -57,13 +56,11 @@ def test_a_selection_goes_by_its_index_and_needs_no_sorting(
 
 
 @pytest.mark.parametrize("types", [None, ["a", "b"]])
-def test_what_is_claimable_is_found_in_its_queue(types: list[str] | None, database: Database) -> None:
-    selection = TaskSelections(database).claimable(PROJECT, QUEUES, types, 10, 1)
-    steps = of_tasks(plan(database, selection.sql, selection.parameters))
-    assert {step.split(" USING ")[1] for step in steps} == {
-        f"INDEX {OF_QUEUE})",
-        f"INDEX {OF_QUEUE} AND priority=?)",
-    }
+def test_the_head_of_a_queue_is_found_in_its_index(types: list[str] | None, database: Database) -> None:
+    selection = TaskSelections(database).head(PROJECT, "agent_1", types, 10)
+    steps = plan(database, selection.sql, selection.parameters)
+    assert {step.split(" USING ")[1] for step in of_tasks(steps)} == {f"INDEX {OF_QUEUE} AND priority=?)"}
+    assert not any("TEMP B-TREE" in step for step in steps), steps
 
 
 TASK = rows.Task(
@@ -93,13 +90,13 @@ async def test_a_read_goes_through_no_whole_table(read: Callable[[Reader], Await
     await read(Reader(database))
     for sql, parameters in statements:
         steps = plan(database, sql, parameters)
-        assert not any(step.startswith(f"SCAN {name}") for step in steps for name in ("tasks", "events", "log")), steps
+        assert not any(step.startswith(f"SCAN {name}") for step in steps for name in ("tasks", "event", "log")), steps
     assert statements
     await database.close()
 
 
 @pytest.mark.parametrize(
-    ("row", "column"), [(rows.IdempotencyKey, "created_at"), (rows.Rollup, "minute"), (rows.Event, "position")]
+    ("row", "column"), [(rows.IdempotencyKey, "created_at"), (rows.Rollup, "minute"), (rows.EventPortion, "last")]
 )
 def test_pruning_goes_by_age(row: type[Any], column: str, database: Database) -> None:
     sql = TableStatements(row, database.dialect).delete_until(column)

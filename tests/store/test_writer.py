@@ -102,6 +102,31 @@ async def test_every_answered_create_is_there_after_reopening_with_exact_totals_
         await database.close()
 
 
+def told(number: int, size: int) -> rows.Event:
+    body = f'{{"n":"é\\u0000{"x" * size}"}}'
+    task_id = None if number % 3 else f"task_{number}"
+    return rows.Event(project_id=PROJECT, position=0, type="t", timestamp=number, body=body, task_id=task_id)
+
+
+async def test_one_resumes_at_any_event_whatever_it_was_written_with(database_url: str) -> None:
+    sizes = [[10] * 3, [5] * 200, [0], [40_000, 30_000, 1, 70_000, 1], [1] * 64, [1] * 65]
+    async with opened(database_url) as store:
+        for some in sizes:
+            new = [told(number, size) for number, size in enumerate(some)]
+            await store.writer.submit(Operation(lambda found, now, new=new: Changes(None, events=new)))
+        count = sum(map(len, sizes))
+        assert [event.position for event in store.published] == list(range(1, count + 1))
+        async with store.reader.connect() as connection:
+            stored = await store.reader.rows(connection, rows.EventPortion)
+        # Of 200: 64, 64, 64, 8; of the large ones each stands alone that finds no room.
+        lasts = [3, 67, 131, 195, 203, 204, 205, 207, 208, 209, 273, 337, 338]
+        assert sorted(portion.last for portion in stored) == lasts
+        for limit in (3, 100):
+            for position in range(count + 1):
+                found = await events.after(store.reader, PROJECT, position, limit)
+                assert found == store.published[position : position + limit]
+
+
 async def test_a_refused_write_and_a_broken_one_fail_alone_in_a_shared_batch(database_url: str) -> None:
     async with opened(database_url) as store:
         agent = await store.agent()

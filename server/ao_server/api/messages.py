@@ -1,11 +1,13 @@
 """Rows to messages. Columns are copied by equal name; what is computed or nested is written out here."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import Any, TypeVar
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from agent_orchestration.v1 import common_pb2, events_pb2, tasks_pb2
 from ao_server.engine import bodies, counters, intake, retries
@@ -16,21 +18,24 @@ from ao_server.store.views import values_getter
 
 MessageType = TypeVar("MessageType", bound=Message)
 
-PRIORITIES: Mapping[int, int] = {
+PRIORITIES: Mapping[common_pb2.Priority.ValueType, int] = {
     common_pb2.PRIORITY_CRITICAL: 0,
     common_pb2.PRIORITY_HIGH: 1,
     common_pb2.PRIORITY_MEDIUM: 2,
     common_pb2.PRIORITY_LOW: 3,
 }
+# The project and the id.
+_KEY_COLUMNS = 2
 _PRIORITY_NUMBERS = {rank: number for number, rank in PRIORITIES.items()}
-_IMMEDIATE = {"type": tasks_pb2.SCHEDULE_TYPE_IMMEDIATE}
 
 
 def filled(message_type: type[MessageType], source: object, **more: Any) -> MessageType:
     """A message with what it and the source (a row or body) both have, by name, and what else is given. None leaves a
     field unset.
     """
-    return message_type(**_fields(message_type.DESCRIPTOR, type(source))(source), **more)
+    message = message_type(**more)
+    _fill(message, source)
+    return message
 
 
 def enum_name(enum: Any, number: int) -> str:
@@ -60,22 +65,49 @@ def listed_task(listed: ListedTask) -> tasks_pb2.Task:
     return task(listed.task, result=listed.result, result_omitted=listed.result_omitted or None)
 
 
+def created_tasks(created: Iterable[rows.Task]) -> tasks_pb2.CreateTasksResponse:
+    """Tasks in the moment of their creation. Tasks made together are often alike but for their ids."""
+    response = tasks_pb2.CreateTasksResponse()
+    last = tasks_pb2.Task()
+    shared: tuple[Any, ...] = ()
+    for row in created:
+        shown = response.data.add()
+        all_but_key = rows.values_of(row)[_KEY_COLUMNS:]
+        if all_but_key == shared:
+            shown.CopyFrom(last)
+            shown.id = row.id
+        else:
+            _show(row, shown)
+            last, shared = shown, all_but_key
+    return response
+
+
 def task(row: rows.Task, **more: Any) -> tasks_pb2.Task:
     """What every view of a task shows, and what this one shows beside it."""
-    if row.labels is not None:
-        more["labels"] = intake.labels_of(row)
-    if row.retry is not None:
-        more["retry"] = filled(tasks_pb2.RetryPolicy, retries.of(row))
-    if row.error_code is not None:
-        more["error"] = {"code": row.error_code, "message": row.error_message or ""}
-    if row.started_at is not None and row.completed_at is not None:
-        more["duration"] = _seconds_and_nanos(counters.duration(row))
-    message = filled(
-        tasks_pb2.Task, row, priority=_PRIORITY_NUMBERS[row.priority], schedule=_schedule(row.run_at), **more
-    )
+    message = tasks_pb2.Task(**more)
+    _show(row, message)
+    return message
+
+
+def _show(row: rows.Task, message: tasks_pb2.Task) -> None:
+    _fill(message, row)
     if not row.agent_id:
         message.ClearField("agent_id")
-    return message
+    message.priority = _PRIORITY_NUMBERS[row.priority]
+    if row.run_at is None:
+        message.schedule.type = tasks_pb2.SCHEDULE_TYPE_IMMEDIATE
+    else:
+        message.schedule.type = tasks_pb2.SCHEDULE_TYPE_DELAYED
+        _set_time(message.schedule.run_at, row.run_at)
+    if row.labels is not None:
+        message.labels.update(intake.labels_of(row))
+    if row.retry is not None:
+        message.retry.CopyFrom(filled(tasks_pb2.RetryPolicy, retries.of(row)))
+    if row.error_code is not None:
+        message.error.code = row.error_code
+        message.error.message = row.error_message or ""
+    if row.started_at is not None and row.completed_at is not None:
+        _set_time(message.duration, counters.duration(row))
 
 
 def event(row: rows.Event, cursor: str) -> events_pb2.Event:
@@ -93,53 +125,58 @@ def event(row: rows.Event, cursor: str) -> events_pb2.Event:
             more = {"system_alert": filled(events_pb2.SystemAlert, body)}
         case _:
             more = {"agent_status_change": filled(events_pb2.AgentStatusChange, body)}
-    return events_pb2.Event(
+    message = events_pb2.Event(
         cursor=cursor,
         type=events_pb2.EventType.Value(f"EVENT_TYPE_{row.type.upper()}"),
-        timestamp=_seconds_and_nanos(row.timestamp),
         agent_id=row.agent_id,
         task_id=row.task_id,
         **more,
     )
+    _set_time(message.timestamp, row.timestamp)
+    return message
 
 
-def _schedule(run_at: int | None) -> dict[str, Any]:
-    if run_at is None:
-        return _IMMEDIATE
-    return {"type": tasks_pb2.SCHEDULE_TYPE_DELAYED, "run_at": _seconds_and_nanos(run_at)}
-
-
-def _seconds_and_nanos(microseconds: int) -> Any:
-    """A time or a duration that is not negative, as a constructor takes it."""
-    seconds, rest = divmod(microseconds, 1_000_000)
-    return {"seconds": seconds, "nanos": rest * 1_000}
+def _fill(message: Message, source: object) -> None:
+    _filling(message.DESCRIPTOR, type(source))(message, source)
 
 
 @cache
-def _fields(descriptor: Descriptor, source: type[Any]) -> Callable[[Any], dict[str, Any]]:
-    """What a message's constructor takes from a source of this type. Columns of one kind are read in one go: this runs
-    for every task of every list and event.
+def _filling(descriptor: Descriptor, source: type[Any]) -> Callable[[Any, Any], None]:
+    """Gives a message what a source of this type has for it. Columns of one kind are read in one go, and nothing is set
+    to what it is anyway: this runs for every task of every list and event.
     """
     shared = [field for field in descriptor.fields if not field.is_repeated and hasattr(source, field.name)]
-    scalars = [field.name for field in shared if field.message_type is None and field.enum_type is None]
+    scalars = [field for field in shared if field.message_type is None and field.enum_type is None]
+    plain = tuple(field.name for field in scalars if not field.has_presence)
+    optional = tuple(field.name for field in scalars if field.has_presence)
+    plain_of, optional_of = values_getter(plain), values_getter(optional)
     enums = [(field.name, _numbers(field.enum_type)) for field in shared if field.enum_type is not None]
     times = [field.name for field in shared if _is_time(field)]
-    scalars_of = values_getter(tuple(scalars))
 
-    def fields(row: Any) -> dict[str, Any]:
-        found = dict(zip(scalars, scalars_of(row), strict=True))
+    def fill(message: Any, row: Any) -> None:
+        for name, value in zip(plain, plain_of(row), strict=True):
+            if value:
+                setattr(message, name, value)
+        for name, value in zip(optional, optional_of(row), strict=True):
+            if value is not None:
+                setattr(message, name, value)
         for name, numbers in enums:
             value = getattr(row, name)
             # A priority is a number in the store and is translated by its own table.
             if isinstance(value, str):
-                found[name] = numbers[value]
+                setattr(message, name, numbers[value])
         for name in times:
             value = getattr(row, name)
             if value is not None:
-                found[name] = _seconds_and_nanos(value)
-        return found
+                _set_time(getattr(message, name), value)
 
-    return fields
+    return fill
+
+
+def _set_time(time: Timestamp | Duration, microseconds: int) -> None:
+    """A time, or a duration that is not negative."""
+    time.seconds, rest = divmod(microseconds, 1_000_000)
+    time.nanos = rest * 1_000
 
 
 def _is_time(field: FieldDescriptor) -> bool:

@@ -17,7 +17,6 @@ from ao_server.engine import attach, logs, reports
 from ao_server.engine.outbox import Outbox
 from ao_server.engine.sessions import (
     Assign,
-    Assignment,
     Attempt,
     Configure,
     Renewed,
@@ -65,23 +64,18 @@ def responses(outbox: Outbox[ToRunner | Exception]) -> Iterator[runners_pb2.Conn
 
     A message costs as much as several tasks: what was settled goes with the work that took its place.
     """
-    settlements: list[runners_pb2.Settlement] = []
+    settled: list[tuple[Attempt, bool]] = []
     while outbox:
         message = outbox.take()
         match message:
             case Settled():
-                settlements += map(_settlement, message.settlements)
+                settled += message.settlements
                 if not isinstance(outbox.peek(), Settled | Assign):
-                    yield runners_pb2.ConnectResponse(settled=runners_pb2.Settled(settlements=settlements))
-                    settlements = []
+                    yield _settled(settled)
+                    settled = []
             case Assign():
-                assign = runners_pb2.Assign(
-                    number=message.number,
-                    assignments=map(_assignment, message.assignments),
-                    settlements=settlements,
-                )
-                yield runners_pb2.ConnectResponse(assign=assign)
-                settlements = []
+                yield _assign(message, settled)
+                settled = []
             case Stop():
                 reason = _REASONS[message.reason]
                 for attempt in message.attempts:
@@ -97,15 +91,38 @@ def responses(outbox: Outbox[ToRunner | Exception]) -> Iterator[runners_pb2.Conn
                 raise message
 
 
-def _settlement(settled: tuple[Attempt, bool]) -> runners_pb2.Settlement:
-    attempt, accepted = settled
-    return runners_pb2.Settlement(attempt=_attempt(attempt), accepted=accepted)
+def _settled(settled: Iterable[tuple[Attempt, bool]]) -> runners_pb2.ConnectResponse:
+    response = runners_pb2.ConnectResponse(settled=runners_pb2.Settled())
+    _add_settlements(response.settled, settled)
+    return response
 
 
-def _assignment(each: Assignment) -> runners_pb2.Assignment:
-    return runners_pb2.Assignment(
-        attempt=_attempt(each.attempt), type=each.type, payload=each.payload, timeout=_timeout(each.timeout)
-    )
+def _assign(message: Assign, settled: Iterable[tuple[Attempt, bool]]) -> runners_pb2.ConnectResponse:
+    response = runners_pb2.ConnectResponse()
+    assign = response.assign
+    assign.number = message.number
+    _add_settlements(assign, settled)
+    assignments = assign.assignments
+    for each in message.assignments:
+        assignment = assignments.add()
+        assignment.type = each.type
+        assignment.payload = each.payload
+        assignment.timeout.CopyFrom(_timeout(each.timeout))
+        attempt = assignment.attempt
+        attempt.task_id, attempt.number = each.attempt
+    return response
+
+
+def _add_settlements(
+    message: runners_pb2.Settled | runners_pb2.Assign, settled: Iterable[tuple[Attempt, bool]]
+) -> None:
+    """In place: one that is made by itself and then put into another message takes twice as long."""
+    settlements = message.settlements
+    for each, accepted in settled:
+        settlement = settlements.add()
+        settlement.accepted = accepted
+        attempt = settlement.attempt
+        attempt.task_id, attempt.number = each
 
 
 @lru_cache(maxsize=64)

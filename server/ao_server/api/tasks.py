@@ -57,8 +57,9 @@ class TaskServicer(tasks_pb2_grpc.TaskServiceServicer):
         new = task_requests.new_tasks(request, call.project_id)
         operation = once(intake.create_tasks(new, self._ids), idempotency.of(request), list[rows.Task])
         created = await self._writer.write(operation)
-        data = [messages.task(task) for task in created.answer]
-        return tasks_pb2.CreateTasksResponse(data=data, idempotent_replayed=created.is_replayed)
+        response = messages.created_tasks(created.answer)
+        response.idempotent_replayed = created.is_replayed
+        return response
 
     async def GetTask(self, request: tasks_pb2.GetTaskRequest, context: Any) -> tasks_pb2.GetTaskResponse:
         """Shows one task, at once or when it is final."""

@@ -1,8 +1,12 @@
-"""Field limits: the `rules` options of the protos, compiled once per message type, checked before a method runs."""
+"""Field limits: the `rules` options of the protos, compiled once per message type, checked before a method runs.
 
-from collections.abc import Callable, Iterator
+Nearly every message is good, and a bulk create has thousands of fields: only those that are set are looked at, and
+where something stands is put into words only once it is wrong.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, Final
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.duration_pb2 import Duration
@@ -12,79 +16,104 @@ from agent_orchestration import free_json
 from agent_orchestration.v1 import options_pb2
 from ao_server.errors import FieldProblem, Invalid
 
-SHOWN_KEY = 50
+SHOWN_KEY: Final = 50
 
-# Given a message, the path in front of its fields and the problems so far, adds what is wrong.
-_Check = Callable[[Message, str, list[FieldProblem]], None]
-# Given a field's value, says what is wrong with it.
-_Rule = Callable[[Any], str | None]
+# What is wrong with a value: None for nothing, a text for the value itself, else what is wrong inside of it, each with
+# a place that begins with its separator, as in `.tasks[3].type`.
+_Wrong = str | list[FieldProblem] | None
+_Check = Callable[[Any], _Wrong]
 
 
 def validate(message: Message) -> None:
     """Invalid, with every field of the message that breaks a rule."""
-    problems: list[FieldProblem] = []
-    _add_problems(message, "", problems)
-    if problems:
+    wrong = _message_check(message.DESCRIPTOR)(message)
+    if wrong is not None:
+        problems = [FieldProblem(each.field.removeprefix("."), each.message) for each in _inside("", wrong)]
         raise Invalid("; ".join(f"{each.field}: {each.message}" for each in problems[:3]), details=problems)
 
 
-def _add_problems(message: Message, path: str, problems: list[FieldProblem]) -> None:
-    given = {field for field, _ in message.ListFields()}
-    for field, check, is_for_absent in _checks(message.DESCRIPTOR):
-        if is_for_absent or field in given:
-            check(message, path, problems)
-
-
 @cache
-def _checks(descriptor: Descriptor) -> list[tuple[FieldDescriptor, _Check, bool]]:
-    """For each field that has rules its check, and whether an absent or empty field can break them."""
-    found = [(field, _field_check(field), _is_for_absent(field)) for field in descriptor.fields]
-    return [(field, check, is_for_absent) for field, check, is_for_absent in found if check is not None]
+def _message_check(descriptor: Descriptor) -> _Check:
+    needed = [field for field in descriptor.fields if _is_needed(field)]
+    checks = {field: (1 << needed.index(field) if field in needed else 0, _check(field)) for field in descriptor.fields}
+
+    @cache
+    def missing(given: int) -> Sequence[FieldProblem]:
+        """What is wrong about which of the needed fields are given, a bit for each."""
+        names = {field.name for place, field in enumerate(needed) if given >> place & 1}
+        return list(_missing(needed, names))
+
+    def check(message: Message) -> _Wrong:
+        given = 0
+        problems: list[FieldProblem] = []
+        for field, value in message.ListFields():
+            bit, check_value = checks[field]
+            given |= bit
+            if check_value is not None:
+                wrong = check_value(value)
+                if wrong is not None:
+                    problems += _inside(f".{field.name}", wrong)
+        problems += missing(given)
+        return problems or None
+
+    return check
 
 
-def _is_for_absent(field: FieldDescriptor) -> bool:
-    rules = field.GetOptions().Extensions[options_pb2.rules]
-    if rules.required or rules.required_unless:
-        return True
-    return bool(rules.min_items) if field.is_repeated else not field.has_presence
+def _inside(place: str, wrong: str | Iterable[FieldProblem]) -> list[FieldProblem]:
+    """What is wrong in a value, as seen from what holds the value in this place."""
+    if isinstance(wrong, str):
+        return [FieldProblem(place, wrong)]
+    return [FieldProblem(place + each.field, each.message) for each in wrong]
 
 
-def _field_check(field: FieldDescriptor) -> _Check | None:
-    options = field.GetOptions()
-    rules = options.Extensions[options_pb2.rules]
-    is_json = options.Extensions[options_pb2.free_json]
-    if field.message_type is not None and field.message_type.GetOptions().map_entry:
-        return _map_check(field, rules)
-    if field.message_type is not None and not field.message_type.full_name.startswith("google."):
-        return _message_check(field, rules)
-    value_rules = list(_value_rules(field, rules, is_json))
-    if not value_rules and not rules.required and not rules.max_items and not rules.required_unless:
-        return None
+def _rules(field: FieldDescriptor) -> options_pb2.Rules:
+    return field.GetOptions().Extensions[options_pb2.rules]
+
+
+def _is_needed(field: FieldDescriptor) -> bool:
+    """Whether it matters that the field is absent or, without presence, empty."""
+    assert field.containing_type is not None
+    others = [_rules(other).required_unless for other in field.containing_type.fields]
+    return bool(_rules(field).required_unless) or field.name in others or _absence(field) is not None
+
+
+def _missing(needed: Iterable[FieldDescriptor], given: set[str]) -> Iterable[FieldProblem]:
+    for field in needed:
+        other = _rules(field).required_unless
+        is_given = field.name in given
+        if other and is_given == (other in given):
+            wrong = f"cannot be given together with {other}" if is_given else f"is required where {other} is not given"
+            yield FieldProblem(f".{field.name}", wrong)
+        elif not is_given and (absence := _absence(field)) is not None:
+            yield FieldProblem(f".{field.name}", absence)
+
+
+def _absence(field: FieldDescriptor) -> str | None:
+    """What is wrong when the field is absent."""
+    rules = _rules(field)
     if field.is_repeated:
-        return _list_check(field, rules, value_rules)
-    return _scalar_check(field, rules, value_rules)
+        return _count_problem(rules, 0)
+    if rules.required:
+        return "is required"
+    if field.has_presence:
+        return None
+    check = _value_check(field, rules)
+    wrong = None if check is None else check(field.default_value)
+    assert not isinstance(wrong, list)
+    return wrong
 
 
-def _message_check(field: FieldDescriptor, rules: options_pb2.Rules) -> _Check:
-    name = field.name
-
-    def check_one(message: Message, path: str, problems: list[FieldProblem]) -> None:
-        if message.HasField(name):
-            value = getattr(message, name)
-            _add_problems(value, f"{path}{name}.", problems)
-        elif rules.required:
-            problems.append(FieldProblem(path + name, "is required"))
-
-    def check_all(message: Message, path: str, problems: list[FieldProblem]) -> None:
-        values = getattr(message, name)
-        wrong = _count_problem(rules, len(values))
-        if wrong is not None:
-            problems.append(FieldProblem(path + name, wrong))
-            return
-        for place, value in enumerate(values):
-            _add_problems(value, f"{path}{name}[{place}].", problems)
-
-    return check_all if field.is_repeated else check_one
+def _check(field: FieldDescriptor) -> _Check | None:
+    """Checks the value of a field that is given; None when every value is good."""
+    rules = _rules(field)
+    message_type = field.message_type
+    if message_type is not None and message_type.GetOptions().map_entry:
+        return _map_check(rules, _value_check(message_type.fields_by_name["value"], rules))
+    if message_type is not None and not message_type.full_name.startswith("google."):
+        check = _message_check(message_type)
+    else:
+        check = _value_check(field, rules)
+    return _list_check(rules, check) if field.is_repeated else check
 
 
 def _count_problem(rules: options_pb2.Rules, count: int) -> str | None:
@@ -95,104 +124,100 @@ def _count_problem(rules: options_pb2.Rules, count: int) -> str | None:
     return None
 
 
-def _list_check(field: FieldDescriptor, rules: options_pb2.Rules, value_rules: list[_Rule]) -> _Check:
-    name = field.name
-
-    def check(message: Message, path: str, problems: list[FieldProblem]) -> None:
-        values = getattr(message, name)
-        wrong = _count_problem(rules, len(values))
-        if wrong is not None:
-            problems.append(FieldProblem(path + name, wrong))
-            return
-        for place, value in enumerate(values):
-            for rule in value_rules:
-                wrong = rule(value)
-                if wrong is not None:
-                    problems.append(FieldProblem(f"{path}{name}[{place}]", wrong))
-                    break
+def _list_check(rules: options_pb2.Rules, check_one: _Check | None) -> _Check:
+    def check(values: Sequence[Any]) -> _Wrong:
+        problem = _count_problem(rules, len(values))
+        if problem is not None or check_one is None:
+            return problem
+        problems: list[FieldProblem] = []
+        for place, wrong in enumerate(map(check_one, values)):
+            if wrong is not None:
+                problems += _inside(f"[{place}]", wrong)
+        return problems or None
 
     return check
 
 
-def _map_check(field: FieldDescriptor, rules: options_pb2.Rules) -> _Check | None:
+def _map_check(rules: options_pb2.Rules, check_text: _Check | None) -> _Check:
     """A map of text: one set of limits for keys and values, but that a key is never empty."""
-    assert field.message_type is not None
-    name = field.name
-    value_rules = list(_value_rules(field.message_type.fields_by_name["value"], rules, is_json=False))
 
-    def check(message: Message, path: str, problems: list[FieldProblem]) -> None:
-        values = getattr(message, name)
-        wrong = _count_problem(rules, len(values))
-        if wrong is not None:
-            problems.append(FieldProblem(path + name, wrong))
-            return
+    def check(values: Any) -> _Wrong:
+        problem = _count_problem(rules, len(values))
+        if problem is not None:
+            return problem
+        problems: list[FieldProblem] = []
         for key, value in values.items():
             if not key:
-                problems.append(FieldProblem(path + name, "must not have an empty key"))
-            for text in (key, value):
-                wrong = next((found for rule in value_rules if (found := rule(text)) is not None), None)
-                if wrong is not None:
-                    problems.append(FieldProblem(f"{path}{name}.{key[:SHOWN_KEY]}", wrong))
-                    break
-
-    return check
-
-
-def _scalar_check(field: FieldDescriptor, rules: options_pb2.Rules, value_rules: list[_Rule]) -> _Check:
-    name = field.name
-    has_presence = field.has_presence
-    other = rules.required_unless
-
-    def check(message: Message, path: str, problems: list[FieldProblem]) -> None:
-        value = getattr(message, name)
-        absent = not message.HasField(name) if has_presence else not value
-        if other and absent != message.HasField(other):
-            wrong = f"is required where {other} is not given" if absent else f"cannot be given together with {other}"
-            problems.append(FieldProblem(path + name, wrong))
-            return
-        if absent:
-            if rules.required:
-                problems.append(FieldProblem(path + name, "is required"))
-            if has_presence or rules.required:
-                return
-        for rule in value_rules:
-            wrong = rule(value)
+                problems.append(FieldProblem("", "must not have an empty key"))
+            wrong = None if check_text is None else check_text(key) or check_text(value)
             if wrong is not None:
-                problems.append(FieldProblem(path + name, wrong))
-                return
+                problems += _inside(f".{key[:SHOWN_KEY]}", wrong)
+        return problems or None
 
     return check
 
 
-def _value_rules(field: FieldDescriptor, rules: options_pb2.Rules, is_json: bool) -> Iterator[_Rule]:
-    if rules.HasField("min_length"):
-        least = rules.min_length
-        few = "must not be empty" if least == 1 else f"must have at least {least} characters"
-        yield lambda text: few if len(text) < least else None
-    if rules.HasField("max_length"):
-        most = rules.max_length
-        if is_json:
-            yield lambda text: f"must be at most {most} bytes of JSON" if len(text.encode()) > most else None
-        else:
-            yield lambda text: f"must have at most {most} characters" if len(text) > most else None
-    if rules.identifier:
-        yield lambda text: "must not contain U+0000" if "\0" in text else None
-    measure = _seconds if field.message_type is not None else _itself
-    # Written so that NaN fails too.
-    if rules.HasField("minimum"):
-        minimum = rules.minimum
-        yield lambda number: None if measure(number) >= minimum else f"must be at least {minimum:.15g}"
-    if rules.HasField("above"):
-        above = rules.above
-        yield lambda number: None if measure(number) > above else f"must be above {above:.15g}"
-    if rules.HasField("maximum"):
-        maximum = rules.maximum
-        yield lambda number: None if measure(number) <= maximum else f"must be at most {maximum:.15g}"
+def _value_check(field: FieldDescriptor, rules: options_pb2.Rules) -> _Check | None:
     if field.enum_type is not None:
         known = field.enum_type.values_by_number
-        yield lambda number: f"{number} is not a known value" if number not in known else None
-    if is_json:
-        yield free_json.check
+        return lambda number: f"{number} is not a known value" if number not in known else None
+    if field.GetOptions().Extensions[options_pb2.free_json]:
+        return _json_check(rules)
+    if field.type == FieldDescriptor.TYPE_STRING:
+        return _text_check(rules)
+    if any(map(rules.HasField, ("minimum", "above", "maximum"))):
+        return _number_check(rules, _itself if field.message_type is None else _seconds)
+    return None
+
+
+def _json_check(rules: options_pb2.Rules) -> _Check:
+    most = rules.max_length if rules.HasField("max_length") else None
+
+    def check(text: str) -> str | None:
+        if most is not None and len(text.encode()) > most:
+            return f"must be at most {most} bytes of JSON"
+        return free_json.check(text)
+
+    return check
+
+
+def _text_check(rules: options_pb2.Rules) -> _Check | None:
+    least = rules.min_length
+    most = rules.max_length if rules.HasField("max_length") else None
+    is_identifier = rules.identifier
+    if not least and most is None and not is_identifier:
+        return None
+
+    def check(text: str) -> str | None:
+        length = len(text)
+        if length < least:
+            return "must not be empty" if least == 1 else f"must have at least {least} characters"
+        if most is not None and length > most:
+            return f"must have at most {most} characters"
+        if is_identifier and "\0" in text:
+            return "must not contain U+0000"
+        return None
+
+    return check
+
+
+def _number_check(rules: options_pb2.Rules, measure: Callable[[Any], float]) -> _Check:
+    minimum = rules.minimum if rules.HasField("minimum") else None
+    above = rules.above if rules.HasField("above") else None
+    maximum = rules.maximum if rules.HasField("maximum") else None
+
+    def check(value: Any) -> str | None:
+        number = measure(value)
+        # Written so that NaN fails too.
+        if minimum is not None and not number >= minimum:
+            return f"must be at least {minimum:.15g}"
+        if above is not None and not number > above:
+            return f"must be above {above:.15g}"
+        if maximum is not None and not number <= maximum:
+            return f"must be at most {maximum:.15g}"
+        return None
+
+    return check
 
 
 def _itself(number: float) -> float:

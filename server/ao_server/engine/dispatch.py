@@ -8,20 +8,20 @@ from collections import Counter, deque
 from collections.abc import Callable, Container, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Any
 
 from ao_server.engine import configuration, placement, transitions
 from ao_server.engine.breakers import Breakers
-from ao_server.engine.empty_queues import EmptyQueues, Queue
 from ao_server.engine.intake import TYPE_QUEUE
 from ao_server.engine.paces import Paces
 from ao_server.engine.placement import OLDEST_EVERY, Room
+from ao_server.engine.queue_heads import LOOKED_AT, QueueHeads
 from ao_server.engine.registry import Instance, Registry
 from ao_server.engine.sessions import AgentKey, Assignment, Attempt, Session
-from ao_server.engine.supplies import Supply, arrived, stored
-from ao_server.engine.wakes import Wakes
+from ao_server.engine.wakes import Queue, Types, Wakes, is_claimable
 from ao_server.store import rows
 from ao_server.store.batch import Batch
-from ao_server.store.changes import Change, Changes, Found, Operation
+from ao_server.store.changes import Change, Changes, Found, Key, Operation
 from ao_server.store.selections import TaskSelections
 
 CLAIMED_AT_ONCE = 500
@@ -38,7 +38,7 @@ class _Group:
     agent: rows.Agent
     # Seconds that an attempt may take, where its task does not say.
     timeout: float
-    types: frozenset[str] | None
+    types: Types
     # All that the agent has; those of this group are among them.
     everybody: dict[Instance, Room]
     # What processes of the agent hold that can take nothing now.
@@ -64,12 +64,7 @@ class _Group:
         return self.again
 
 
-@dataclass(frozen=True, slots=True)
-class _Claimed:
-    """What one claim did: assignments by session, and queues that it has emptied."""
-
-    assigned: list[tuple[Session, Assignment]]
-    emptied: list[Queue]
+_Claimed = list[tuple[Session, Assignment]]
 
 
 class Dispatcher:
@@ -83,7 +78,7 @@ class Dispatcher:
         self._look: deque[AgentKey] = deque()
         # Agents that the present transaction looks at; those of one that did not commit are looked at again.
         self._looked_at: set[AgentKey] = set()
-        self._empty = EmptyQueues()
+        self._heads = QueueHeads()
         self._breakers = Breakers(monotonic)
         self._paces = Paces()
         self._claims: Counter[AgentKey] = Counter()
@@ -101,6 +96,7 @@ class Dispatcher:
 
     def claims(self, batch: Batch) -> Generator[Sequence[Operation[_Claimed]], None, None]:
         """Rounds of claims for one transaction. Processes of an agent that run the same types are served together."""
+        self._heads.begin()
         wakes = Wakes.of(batch.changes())
         self._deleted = [agent for agent in wakes.changed.values() if agent.deleted_at is not None]
         agents = wakes.agents | self._looked_at | self._breakers.due()
@@ -116,18 +112,18 @@ class Dispatcher:
             while rounds:
                 for groups in rounds:
                     with self._breakers.of(groups[0].key):
-                        yield [self._claim(groups[0], wakes, made)]
+                        yield from self._claims_of(groups[0], wakes, made)
                     if not groups[0].again:
                         groups.pop(0)
                 rounds = [groups for groups in rounds if groups]
                 # A process was kept free in one group for a task that another has taken.
                 rounds = rounds or [[group] for group in every if group.let_go(wakes.gone)]
             agents = set[AgentKey]()
-        self._empty.filled(wakes.filled)
 
     def observe(self, changes: Sequence[Change]) -> None:
         """The transaction was committed."""
         self._looked_at = set()
+        self._heads.observe(changes)
         self._paces.observe(changes)
         self._breakers.worked()
         for agent in self._deleted:
@@ -136,7 +132,7 @@ class Dispatcher:
             self._paces.forget(key)
             self._breakers.forget(key)
             for queue in _queues(agent):
-                self._empty.forget(queue)
+                self._heads.forget(queue)
         self._deleted = []
 
     def _keepers_of(self, gone: Container[str]) -> set[AgentKey]:
@@ -174,29 +170,53 @@ class Dispatcher:
             return []
         with self._breakers.of(key):
             timeout = configuration.settings_of(agent.configuration).timeout
-        groups: dict[frozenset[str] | None, _Group] = {}
+        groups: dict[Types, _Group] = {}
         for instance, room in rooms.items():
             groups.setdefault(room.types, _Group(agent, timeout, room.types, rooms, elsewhere)).rooms[instance] = room
         return [group for group in groups.values() if group.free]
 
-    def _claim(self, group: _Group, wakes: Wakes, made: Counter[AgentKey]) -> Operation[_Claimed]:
-        """One claim; `made` counts those of this transaction, which are not committed yet."""
+    def _claims_of(
+        self, group: _Group, wakes: Wakes, made: Counter[AgentKey]
+    ) -> Generator[Sequence[Operation[Any]], None, None]:
+        """The next claim of a group, where needed after a look into its queues. `made` counts the claims of this
+        transaction, which are not committed yet.
+        """
+        queues = _queues(group.agent)
+        wanted = min(group.free, CLAIMED_AT_ONCE)
+        claims = self._claims[group.key] + made[group.key]
+        oldest = (claims + wanted) // OLDEST_EVERY - claims // OLDEST_EVERY
+        first = self._heads.first(queues, group.types, wanted, oldest, wakes)
+        if first is None:
+            yield [self._look_into(queue, group.types, max(wanted, LOOKED_AT)) for queue in queues]
+            first = self._heads.first(queues, group.types, wanted, oldest, wakes)
+        group.again = bool(first)
+        if first:
+            yield [self._claim(group, first, wanted, claims, wakes, made)]
+
+    def _look_into(self, queue: Queue, types: Types, limit: int) -> Operation[None]:
+        project_id, name = queue
+
+        def decide(found: Found, now: int) -> Changes[None]:
+            self._heads.looked(queue, types, found.selected, limit)
+            return Changes(None)
+
+        among = None if types is None else sorted(types)
+        return Operation(decide, selection=self._selections.head(project_id, name, among, limit))
+
+    def _claim(
+        self, group: _Group, offered: list[str], wanted: int, claims: int, wakes: Wakes, made: Counter[AgentKey]
+    ) -> Operation[_Claimed]:
         agent = group.agent
         key = group.key
-        wanted = min(group.free, CLAIMED_AT_ONCE)
-        claims = self._claims[key] + made[key]
-        supply = self._supply(group, wakes, wanted, claims)
-        if supply is None:
-            group.again = False
-            return Operation(lambda found, now: Changes(_Claimed([], [])))
         portion = PORTION if self._paces.is_short(key) else 1
         owners = {id(room): instance for instance, room in group.rooms.items()}
 
         def decide(found: Found, now: int) -> Changes[_Claimed]:
-            offered = supply.tasks(found)
-            waiting = {task.id: (task, payload) for task, payload in offered if _is_claimable(task)}
-            changes = Changes(_Claimed([], []))
-            order = placement.in_turn([task for task, _ in waiting.values()], claims)
+            tasks = [found.get(rows.Task, key.project_id, task_id) for task_id in offered]
+            waiting = {task.id: task for task in tasks if task is not None and is_claimable(task)}
+            wakes.gone.update(task_id for task_id in offered if task_id not in waiting)
+            changes = Changes[_Claimed]([])
+            order = placement.in_turn(list(waiting.values()), claims)
             if placement.of_agent(agent, list(group.everybody.values()), group.elsewhere) is not None:
                 # Another group of the agent has taken what it may take.
                 order = ()
@@ -207,48 +227,33 @@ class Dispatcher:
             rooms = [group.rooms[each] for each in sessions]
             # Beyond so many, a queue may hold tasks that go before those found in the other.
             for task, room in islice(placement.place(agent, order, rooms, group.elsewhere, portion), wanted):
-                _, payload = waiting.pop(task.id)
+                del waiting[task.id]
                 instance = owners[id(room)]
-                session = sessions[instance]
                 seconds = group.timeout if task.timeout is None else task.timeout / 1e6
                 claimed = transitions.claim(task, agent.id, instance.key.instance_id, round(seconds * 1e6), now)
                 changes.include([claimed])
                 wakes.took(task)
                 attempt = Attempt(task.id, claimed.answer.attempt)
-                changes.answer.assigned.append((session, Assignment(attempt, task.type, payload.payload, seconds)))
-            made[key] += len(changes.answer.assigned)
+                assignment = Assignment(attempt, task.type, _payload(found, task), seconds)
+                changes.answer.append((sessions[instance], assignment))
+            made[key] += len(changes.answer)
             for room in rooms:
                 if room.kept_for is not None:
                     self._keepers.setdefault(room.kept_for, set()).add(key)
-            if not waiting and len(offered) < wanted:
-                changes.answer.emptied.extend(_queues(agent))
             # More may stand behind what was taken, by it or by others of its type before it.
-            took_all = len(changes.answer.assigned) == wanted or not waiting
+            took_all = len(changes.answer) == wanted or not waiting
             group.again = bool(group.free) and len(offered) >= wanted and took_all
             return changes
 
         def committed(claimed: _Claimed) -> None:
-            self._empty.emptied(claimed.emptied, group.types)
-            self._claims[key] += len(claimed.assigned)
+            self._claims[key] += len(claimed)
 
-        return Operation(
-            decide, keys=supply.keys, selection=supply.selection, committed=committed, delivered=self._deliver
-        )
-
-    def _supply(self, group: _Group, wakes: Wakes, wanted: int, claims: int) -> Supply | None:
-        """Where the group's next tasks are; None when nothing waits for it."""
-        agent = group.agent
-        oldest = (claims + wanted) // OLDEST_EVERY - claims // OLDEST_EVERY
-        queues = _queues(agent)
-        if any(self._empty.may_hold(queue, group.types) for queue in queues):
-            names = [queue for _, queue in queues]
-            types = None if group.types is None else sorted(group.types)
-            return stored(self._selections.claimable(agent.project_id, names, types, wanted, oldest))
-        return arrived(wakes.claimable(queues, group.types), wanted, oldest)
+        keys = [Key(row, (key.project_id, task_id)) for row in (rows.Task, rows.Payload) for task_id in offered]
+        return Operation(decide, keys=keys, committed=committed, delivered=self._deliver)
 
     def _deliver(self, claimed: _Claimed) -> None:
         by_session: dict[Session, list[Assignment]] = {}
-        for session, assignment in claimed.assigned:
+        for session, assignment in claimed:
             by_session.setdefault(session, []).append(assignment)
         for session, assignments in by_session.items():
             for message in _messages(assignments):
@@ -274,8 +279,11 @@ def _fill(left: Counter[str], group: _Group) -> bool:
     return free < group.free
 
 
-def _is_claimable(task: rows.Task) -> bool:
-    return task.status == "pending" and task.ready_at is None
+def _payload(found: Found, task: rows.Task) -> str:
+    payload = found.get(rows.Payload, task.project_id, task.id)
+    if payload is None:
+        raise LookupError(f"task {task.id} has no payload")
+    return payload.payload
 
 
 def _messages(assignments: list[Assignment]) -> Iterator[list[Assignment]]:

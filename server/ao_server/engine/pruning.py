@@ -18,6 +18,8 @@ log = structlog.get_logger("ao_server.engine.pruning")
 
 MOST_SECONDS: Final = 60.0
 PRUNED_AT_ONCE: Final = 2_000
+# Of events: one holds up to 64 of them, or 64 KiB.
+PORTIONS_AT_ONCE: Final = 200
 # A little more than the longest period that metrics are shown for.
 ROLLUP_MINUTES: Final = 32 * 24 * 60
 
@@ -45,7 +47,7 @@ class Pruning:
     async def _prune_events(self, writer: Writer, project_id: str) -> None:
         oldest = self._clock.now() - round(self._event_retention * 1e6)
         while True:
-            until = await events.older_than(self._reader, project_id, oldest, PRUNED_AT_ONCE)
+            until = await events.older_than(self._reader, project_id, oldest, PORTIONS_AT_ONCE)
             if until is None:
                 return
             await writer.submit(_prune_events(project_id, until))
@@ -70,7 +72,8 @@ def _prune_events(project_id: str, until: int) -> Operation[None]:
             return Changes(None)
         after = rows.copy_of(feed)
         after.pruned = until
-        return Changes(None, [after], deletions=[Deletion(rows.Event, project_id, "position", until, PRUNED_AT_ONCE)])
+        old = Deletion(rows.EventPortion, project_id, "last", until, PORTIONS_AT_ONCE)
+        return Changes(None, [after], deletions=[old])
 
     return Operation(decide, keys=[Key(rows.Feed, (project_id,))])
 

@@ -6,8 +6,8 @@ from itertools import chain, groupby
 from typing import Any, TypeVar
 
 from ao_server.errors import Problem
-from ao_server.store import rows
-from ao_server.store.changes import Change, Changes, Deletion, Key, KeySelection, Operation, Selection
+from ao_server.store import portions, rows
+from ao_server.store.changes import Change, Changes, Deletion, Key, Operation, Selection
 from ao_server.store.database import Database
 from ao_server.store.recent import Recent
 from ao_server.store.rows import values_of
@@ -39,7 +39,7 @@ _LOCK_ORDER: tuple[type[Any], ...] = (
     rows.TaskCount,
     rows.Rollup,
     rows.Feed,
-    rows.Event,
+    rows.EventPortion,
 )
 
 
@@ -134,6 +134,10 @@ class Batch:
         table = self._tables[rows.Feed]
         return [Change(before, table.known[key]) for key, before in table.before.items()]
 
+    def portions(self) -> list[rows.EventPortion]:
+        """What the finished transaction has written of events."""
+        return list(self._tables[rows.EventPortion].known.values())
+
     @property
     def writes(self) -> bool:
         """Whether there is anything to write: what only looked proves nothing of the disk."""
@@ -152,6 +156,7 @@ class Batch:
             self._database.give_back(self._cursor)
         for project_id, events in groupby(sorted(self.events, key=_project), key=_project):
             self._append(project_id, list(events))
+        self._flush()
 
     def remember(self) -> None:
         """The transaction is committed: what it wrote is what the store holds."""
@@ -197,12 +202,7 @@ class Batch:
         self._flush()
         self._cursor.execute(selection.sql, tuple(selection.parameters))
         found = self._cursor.fetchall()
-        return self._rows(selection, found) if isinstance(selection, Selection) else self._of_keys(selection, found)
-
-    def _of_keys(self, selection: KeySelection, keys: list[Values]) -> list[tuple[Any, ...]]:
-        self._load([Key(row, key) for row in selection.rows for key in keys])
-        tables = [self._tables[row].known for row in selection.rows]
-        return [tuple([known[key] for known in tables]) for key in keys]
+        return self._rows(selection, found) if isinstance(selection, Selection) else found
 
     def _rows(self, selection: Selection, values_found: list[Values]) -> list[tuple[Any, ...]]:
         tables = [self._tables[row] for row in selection.rows]
@@ -278,13 +278,7 @@ class Batch:
         for event in events:
             feed.last += 1
             event.position = feed.last
-        self._apply(Changes(None, rows=[feed]))
-        self._flush()
-        statements = self._tables[rows.Event].statements
-        for event in events:
-            values = values_of(event)
-            self._put_off(statements.insert_of(values), values)
-        self._execute()
+        self._apply(Changes(None, rows=[feed, *portions.of(events)]))
 
 
 def _current(table: _Table, values: Values) -> Any:

@@ -35,15 +35,13 @@ class Selection:
 
 
 @dataclass(frozen=True, slots=True)
-class KeySelection:
-    """A named query that yields keys: the project and an id, the same for one row of each type in `rows`.
-
-    The rows are loaded as those that an operation asks for, so that what was written lately is not read back.
+class ValueSelection:
+    """A named query of some columns. It yields a tuple per match, as it stands in the store with all that the batch has
+    flushed before it.
     """
 
     sql: str
     parameters: Sequence[Any]
-    rows: tuple[type[Any], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +95,7 @@ class Operation(msgspec.Struct, Generic[Answer], frozen=True):
 
     decide: Callable[[Found, int], Changes[Answer]]
     keys: Sequence[Key] = ()
-    selection: Selection | KeySelection | None = None
+    selection: Selection | ValueSelection | None = None
     # Runs in the writer's thread between this commit and the next transaction: for memory that must agree with it.
     committed: Callable[[Answer], None] | None = None
     # Runs in the event loop after the commit, in the order of the operations and before anyone is answered.

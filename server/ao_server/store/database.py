@@ -82,10 +82,13 @@ class Database:
                 time.sleep(0.1)
         return connection
 
+    def begin(self, cursor: Any) -> None:
+        """Begins a transaction of the writer: on SQLite with the lock that writers need, on PostgreSQL by itself."""
+        if self.is_sqlite:
+            cursor.execute("BEGIN IMMEDIATE")
+
     def leave_transaction(self, connection: Connection) -> None:
-        """Ends what is left of a transaction on SQLite: a commit that failed may leave it open, and SQLAlchemy, for
-        which it is over, sends no rollback.
-        """
+        """Ends what is left of a transaction on SQLite: a commit that failed may leave it open."""
         if self.is_sqlite:
             driver: Any = connection.connection.driver_connection
             if driver.in_transaction:

@@ -5,9 +5,11 @@ from typing import Any, Final
 
 from ao_server.store import rows
 
-# Tables whose rows change, and are written by nobody but the one writer; how many rows of each. A configuration may
-# have 64 KiB, and labels of a task 32.
-LIMITS: Final = {rows.Agent: 500, rows.Task: 5_000, rows.Feed: 1_000}
+# Tables whose rows are written by nobody but the one writer and are looked at again; how many rows of each. A
+# configuration may have 64 KiB, and labels of a task 32.
+LIMITS: Final = {rows.Agent: 500, rows.Task: 10_000, rows.Payload: 10_000, rows.Feed: 1_000}
+# Characters of a payload that is kept.
+LONGEST_PAYLOAD: Final = 1_000
 
 
 class Recent:
@@ -29,6 +31,8 @@ class Recent:
         """Takes in what was committed, by key."""
         if row in self._young:
             young = self._young[row]
+            if row is rows.Payload:
+                written = {key: each for key, each in written.items() if len(each.payload) <= LONGEST_PAYLOAD}
             young.update(written)
             if len(young) > LIMITS[row]:
                 self._old[row], self._young[row] = young, {}

@@ -48,11 +48,25 @@ def copy_of(row: RowType) -> RowType:
     return copy.copy(row)
 
 
+class Event(msgspec.Struct, array_like=True, gc=False):
+    """One change, written in the transaction that made it, as part of a portion. `body` is the JSON of the row after.
+    The order of the fields is how it is stored.
+    """
+
+    project_id: str
+    position: int
+    type: str
+    timestamp: int
+    body: str
+    agent_id: str | None = None
+    task_id: str | None = None
+
+
 if TYPE_CHECKING:
     from ao_server.store.tables import (
         Agent,
         Credential,
-        Event,
+        EventPortion,
         Feed,
         IdempotencyKey,
         LogLine,
@@ -67,7 +81,7 @@ if TYPE_CHECKING:
 else:
     Agent = _row(tables.Agent)
     Credential = _row(tables.Credential)
-    Event = _row(tables.Event)
+    EventPortion = _row(tables.EventPortion)
     Feed = _row(tables.Feed)
     IdempotencyKey = _row(tables.IdempotencyKey)
     LogLine = _row(tables.LogLine)
@@ -84,6 +98,7 @@ __all__ = [
     "Agent",
     "Credential",
     "Event",
+    "EventPortion",
     "Feed",
     "IdempotencyKey",
     "LogLine",

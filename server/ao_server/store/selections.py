@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ao_server.store import rows, tables
-from ao_server.store.changes import KeySelection, Selection
+from ao_server.store.changes import Selection, ValueSelection
 from ao_server.store.database import Database
 
 PRIORITIES = range(4)
@@ -23,21 +23,25 @@ class TaskSelections:
         self._database = database
         self._task_columns = _columns("tasks", tables.Task)
 
-    def claimable(
-        self, project_id: str, queues: Sequence[str], types: Sequence[str] | None, limit: int, oldest: int
-    ) -> KeySelection:
-        """The first `limit` tasks of each queue by priority, then age, and its `oldest` ones, with their payloads.
+    def head(self, project_id: str, queue: str, types: Sequence[str] | None, limit: int) -> ValueSelection:
+        """Priority and id of claimable tasks of a queue: of each priority the oldest, at most `limit`.
 
-        `types` None: of every type. What is found is in no order.
+        `types` None: of every type.
         """
+        mark = self._mark
+        among = "" if types is None else f" AND type {self._in_list}"
         parts: list[str] = []
         parameters: list[Any] = []
-        for queue in queues:
-            parts.append(self._first(parameters, (project_id, queue), types, limit))
-            if oldest:
-                parts.append(self._oldest(parameters, (project_id, queue), types, oldest))
-        chosen = [f"SELECT project_id, id FROM ({part}) AS part{number}" for number, part in enumerate(parts)]
-        return KeySelection(" UNION ".join(chosen), parameters, (rows.Task, rows.Payload))
+        for priority in PRIORITIES:
+            parts.append(
+                f"SELECT * FROM (SELECT priority, id FROM tasks WHERE project_id = {mark} AND queue = {mark}"
+                f" AND {tables.CLAIMABLE} AND priority = {priority}{among} ORDER BY id LIMIT {mark}) AS of{priority}"
+            )
+            parameters += [project_id, queue]
+            if types is not None:
+                parameters.append(self._database.list_parameter(types))
+            parameters.append(limit)
+        return ValueSelection(" UNION ALL ".join(parts), parameters)
 
     def held_by(self, project_id: str, agent_id: str, instance_id: str) -> Selection:
         """The tasks that an instance holds."""
@@ -72,30 +76,6 @@ class TaskSelections:
 
     def _tasks(self, rest: str, parameters: list[Any]) -> Selection:
         return Selection(f"SELECT {self._task_columns} FROM tasks WHERE {rest}{self._lock}", parameters, (rows.Task,))
-
-    def _first(
-        self, parameters: list[Any], queue: tuple[str, str], types: Sequence[str] | None, limit: int, more: str = ""
-    ) -> str:
-        mark = self._mark
-        among = ""
-        parameters += queue
-        if types is not None:
-            among = f" AND type {self._in_list}"
-            parameters.append(self._database.list_parameter(types))
-        parameters.append(limit)
-        return (
-            f"SELECT project_id, id FROM tasks WHERE project_id = {mark} AND queue = {mark}"
-            f" AND {tables.CLAIMABLE}{more}{among} ORDER BY priority, id LIMIT {mark}"
-        )
-
-    def _oldest(self, parameters: list[Any], queue: tuple[str, str], types: Sequence[str] | None, limit: int) -> str:
-        """From each priority its oldest: one look at the index for each."""
-        each = [self._first(parameters, queue, types, limit, f" AND priority = {priority}") for priority in PRIORITIES]
-        union = " UNION ALL ".join(
-            f"SELECT project_id, id FROM ({part}) AS priority{number}" for number, part in enumerate(each)
-        )
-        parameters.append(limit)
-        return f"SELECT project_id, id FROM ({union}) AS priorities ORDER BY id LIMIT {self._mark}"
 
     @property
     def _in_list(self) -> str:

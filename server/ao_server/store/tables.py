@@ -239,18 +239,17 @@ class Feed(SQLModel, table=True):
     pruned: int = Field(default=0, sa_column=_changing(BigInteger))
 
 
-class Event(SQLModel, table=True):
-    """One change, written in the transaction that made it. `body` is the JSON of the row after the change."""
+class EventPortion(SQLModel, table=True):
+    """Some of the events that one transaction wrote, in order and without a gap. `last` is the position of the last of
+    them, `timestamp` the newest of their times, `events` what `store.portions` makes of them.
+    """
 
-    __tablename__: ClassVar[Any] = "events"
+    __tablename__: ClassVar[Any] = "event_portions"
 
     project_id: str = Field(sa_column=_key())
-    position: int = Field(sa_column=_key(type_=BigInteger))
-    type: str = Field(sa_column=_fixed(String))
+    last: int = Field(sa_column=_key(type_=BigInteger))
     timestamp: int = Field(sa_column=_fixed(BigInteger))
-    body: str = Field(sa_column=_fixed(Text))
-    agent_id: str | None = Field(default=None, sa_column=_fixed(String, nullable=True))
-    task_id: str | None = Field(default=None, sa_column=_fixed(String, nullable=True))
+    events: str = Field(sa_column=_fixed(Text))
 
 
 class TaskCount(SQLModel, table=True):

@@ -97,14 +97,14 @@ class Transactions:
         """Whether a transaction that was in doubt is committed, which its events in the store show: nobody else writes
         there, and a lost connection, with all that it was about to do, is gone before another has its lock.
         """
-        event = decided.events[0]
-        of_events = self._statements.of[rows.Event]
+        portion = decided.batch.portions()[0]
+        of_portions = self._statements.of[rows.EventPortion]
         with self._begun() as cursor:
-            cursor.execute(of_events.select_by_key, (event.project_id, event.position))
-            found = [of_events.row(*values) for values in cursor.fetchall()]
-        if found == [event]:
+            cursor.execute(of_portions.select_by_key, (portion.project_id, portion.last))
+            found = [of_portions.row(*values) for values in cursor.fetchall()]
+        if found == [portion]:
             decided.batch.remember()
-        return found == [event]
+        return found == [portion]
 
     def _transaction(self, operations: Sequence[Operation[Any]]) -> Decided:
         decided: Decided | None = None
@@ -144,12 +144,19 @@ class Transactions:
 
     @contextmanager
     def _begun(self) -> Generator[Any, None, None]:
-        """The driver's cursor in a transaction, which is committed at the end."""
+        """The cursor of a transaction of the driver's own, at half the cost of SQLAlchemy's; committed at the end."""
         connection = self._connect()
+        dialect, driver = self._database.dialect, connection.connection
         try:
             # Closed by this thread: the collector of another would reset the statements that both have in use.
-            with connection.begin(), closing(connection.connection.cursor()) as cursor:
-                yield cursor
+            with closing(driver.cursor()) as cursor:
+                self._database.begin(cursor)
+                try:
+                    yield cursor
+                except BaseException:
+                    dialect.do_rollback(driver)
+                    raise
+                dialect.do_commit(driver)
         except BaseException as error:
             if is_away(error):
                 self._recent.clear()
