@@ -39,11 +39,14 @@ class Access:
         if not credential or len(credential) > MAX_CREDENTIAL_LENGTH:
             raise Unauthorized("the credential is not valid")
         hashed = sha256(credential)
-        if hmac.compare_digest(hashed, self._gateway_hash):
-            return Principal("gateway", "", is_gateway=True)
         now = self._clock.monotonic()
         kept = self._cache.get(hashed)
-        principal = kept[1] if kept is not None and now < kept[0] else await self._user(hashed, now)
+        if kept is not None and now < kept[0]:
+            principal = kept[1]
+        elif hmac.compare_digest(hashed, self._gateway_hash):
+            principal = Principal("gateway", "", is_gateway=True)
+        else:
+            principal = await self._user(hashed, now)
         if principal is None:
             raise Unauthorized("the credential is not valid")
         return principal
