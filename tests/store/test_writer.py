@@ -253,7 +253,7 @@ async def test_a_commit_that_came_through_although_its_connection_broke_is_answe
         assert {listed.task.id for listed in page.rows} == {after.id, *(task.id for task in made)}
         assert page.total == 11
         assert [event.position for event in store.published] == list(range(1, 13))
-        assert len([change for change in store.observed if type(change.after) is rows.Task]) == 11
+        assert len([after for _, after in store.observed if type(after) is rows.Task]) == 11
         assert store.deaths == []
 
 

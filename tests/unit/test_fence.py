@@ -64,7 +64,7 @@ class Memory:
         moved: dict[str, Change] = {}
         for row in changes.rows:
             if isinstance(row, rows.Task):
-                moved[row.id] = Change(self.tasks.get(row.id), row)
+                moved[row.id] = (self.tasks.get(row.id), row)
                 self.tasks[row.id] = row
             elif isinstance(row, rows.Result):
                 self.results.append(row.task_id)

@@ -58,6 +58,7 @@ def test_an_agent_in_error_gets_one_trial_task_at_a_time() -> None:
     broken = agent(lost_sessions=5, status="error")
     tasks = [task(number) for number in range(1, 5)]
     assert len(placed(broken, tasks, [Room(None, 3, 0), Room(None, 3, 0)])) == 1
+    assert len(list(placement.place(broken, tasks, [Room(None, 100, 0)], portion=16))) == 1
     assert placed(broken, tasks, [Room(None, 3, 0), Room(None, 2, 1)]) == []
     assert placement.of_task(tasks[0], [Taker(broken, [Room(None, 2, 1)])]) is Hindrance.AGENT_ON_TRIAL
 

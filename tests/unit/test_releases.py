@@ -6,7 +6,6 @@ import pytest
 from ao_server.engine.clock import SystemClock
 from ao_server.engine.releases import Releases
 from ao_server.store import rows
-from ao_server.store.changes import Change
 from ao_server.store.reader import Reader
 
 
@@ -49,7 +48,7 @@ async def test_a_time_that_is_heard_of_while_the_store_is_read_is_kept(monkeypat
             status="pending",
             ready_at=clock.now() + 50_000,
         )
-        releases.observe([Change(None, backing_off)])
+        releases.observe([(None, backing_off)])
         await asyncio.sleep(0)
 
     monkeypatch.setattr("ao_server.store.tasks.next_ready_at", read_before_the_commit)

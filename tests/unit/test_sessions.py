@@ -4,7 +4,6 @@ from ao_server.engine.registry import Registry
 from ao_server.engine.sessions import AgentKey, Assignment, Attempt, InstanceKey, Session, TaskType
 from ao_server.errors import Superseded
 from ao_server.store import rows
-from ao_server.store.changes import Change
 
 KEY = InstanceKey("project_default", "agent_1", "instance_1")
 LEASE = 15.0
@@ -113,11 +112,11 @@ async def test_what_an_instance_holds_follows_what_was_committed() -> None:
     instance = registry.attach(Session("session_1", KEY, ANYTHING, 1))
     pending, held = running("task_a"), running("task_a", attempt=2)
     pending.status, pending.instance_id = "pending", None
-    registry.observe([Change(pending, held)])
+    registry.observe([(pending, held)])
     assert instance.held == {"task_a": 2}
     ended = rows.copy_of(held)
     ended.status = "completed"
-    registry.observe([Change(held, ended)])
+    registry.observe([(held, ended)])
     assert instance.held == {}
 
 

@@ -129,10 +129,12 @@ def place(
     """
     room: Room | None = None
     left = 0
+    # On trial it is looked at anew after each task.
+    portion = 1 if presence.is_broken(agent) else portion
     for task in tasks:
-        if of_agent(agent, rooms, elsewhere) is not None or not any(room.free > 0 for room in rooms):
-            return
         if room is None or left <= 0 or room.hindrance(task) is not None:
+            if of_agent(agent, rooms, elsewhere) is not None or not any(room.free > 0 for room in rooms):
+                return
             fitting = [room for room in rooms if room.hindrance(task) is None]
             room = max(fitting, key=_free, default=None)
             left = min(portion, room.free // 4) if room is not None else 0

@@ -192,11 +192,11 @@ class Registry:
 
     def observe(self, changes: Iterable[Change]) -> None:
         """Keeps `held` in step with what was committed. Runs in the writer's thread."""
-        for change in changes:
-            if type(change.after) is rows.Task:
-                self._observe_task(change.before, change.after)
-            elif type(change.after) is rows.Agent:
-                self._observe_agent(change.after)
+        for before, after in changes:
+            if type(after) is rows.Task:
+                self._observe_task(before, after)
+            elif type(after) is rows.Agent:
+                self._observe_agent(after)
 
     def _observe_task(self, before: rows.Task | None, after: rows.Task) -> None:
         if before is not None and before.status == "running":

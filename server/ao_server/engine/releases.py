@@ -37,11 +37,7 @@ class Releases:
 
     def observe(self, changes: Iterable[Change]) -> None:
         """Hears of every commit, in the writer's thread."""
-        times = [
-            change.after.ready_at
-            for change in changes
-            if type(change.after) is rows.Task and change.after.ready_at is not None
-        ]
+        times = [after.ready_at for _, after in changes if type(after) is rows.Task and after.ready_at is not None]
         if times:
             self._loop.call_soon_threadsafe(self._expect, min(times))
 

@@ -106,6 +106,7 @@ def settle(
         changes: Changes[Settlements] = Changes([])
         agent = found.get(rows.Agent, key.project_id, key.agent_id)
         seen: set[str] = set()
+        has_worked = False
         for outcome in outcomes:
             attempt = outcome.attempt
             task = None if attempt.task_id in seen else _current(found, key, attempt)
@@ -113,12 +114,11 @@ def settle(
                 changes.answer.append((attempt, _was_settled(found, key, outcome)))
                 continue
             seen.add(attempt.task_id)
+            has_worked = has_worked or isinstance(outcome.ending, Completed)
             changes.include([_ended(task, agent, outcome.ending, now, random)])
-            if agent is not None and isinstance(outcome.ending, Completed):
-                recovered = presence.succeeded(agent, now)
-                changes.include([recovered])
-                agent = recovered.answer
             changes.answer.append((attempt, True))
+        if agent is not None and has_worked:
+            changes.include([presence.succeeded(agent, now)])
         return changes
 
     keys = _task_keys(key, [outcome.attempt for outcome in outcomes])

@@ -33,11 +33,11 @@ class Wakes:
     def of(cls, changes: Iterable[Change]) -> "Wakes":
         """Reads the changes of a transaction."""
         wakes = cls()
-        for change in changes:
-            if type(change.after) is rows.Task:
-                wakes._task(change.before, change.after)
-            elif type(change.after) is rows.Agent:
-                wakes._agent(change.before, change.after)
+        for before, after in changes:
+            if type(after) is rows.Task:
+                wakes._task(before, after)
+            elif type(after) is rows.Agent:
+                wakes._agent(before, after)
         return wakes
 
     def took(self, task: rows.Task) -> None:

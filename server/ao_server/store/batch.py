@@ -123,7 +123,7 @@ class Batch:
     def changes(self) -> list[Change]:
         """Every row that this transaction has changed so far, of the tables whose rows can change."""
         return [
-            Change(before, table.known[key])
+            (before, table.known[key])
             for table in self._tables.values()
             if table.before and table.statements.changing
             for key, before in table.before.items()
@@ -132,7 +132,7 @@ class Batch:
     def feeds(self) -> list[Change]:
         """The feeds that the finished transaction has moved on: which of two moments of the store is later."""
         table = self._tables[rows.Feed]
-        return [Change(before, table.known[key]) for key, before in table.before.items()]
+        return [(before, table.known[key]) for key, before in table.before.items()]
 
     def portions(self) -> list[rows.EventPortion]:
         """What the finished transaction has written of events."""
@@ -166,7 +166,8 @@ class Batch:
 
     def _load(self, keys: Iterable[Key]) -> None:
         missing: dict[Any, set[Values]] = {}
-        for row, key in keys:
+        for wanted in keys:
+            row, key = wanted.row, wanted.values
             known = self._tables[row].known
             if key not in known:
                 found = self._recent.get(row, key)

@@ -5,7 +5,7 @@ What comes about with every write is a struct: a frozen dataclass takes five tim
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 
@@ -15,7 +15,7 @@ Answer = TypeVar("Answer")
 RowType = TypeVar("RowType")
 
 
-class Key(NamedTuple):
+class Key(msgspec.Struct, frozen=True, gc=False):
     """A row by its primary key, in the order of the table's key columns."""
 
     row: type[Any]
@@ -102,8 +102,5 @@ class Operation(msgspec.Struct, Generic[Answer], frozen=True):
     delivered: Callable[[Answer], None] | None = None
 
 
-class Change(NamedTuple):
-    """One row before and after a transaction; `before` is None for a new row."""
-
-    before: Any
-    after: Any
+# One row before and after a transaction, before it None where it is new.
+Change = tuple[Any, Any]

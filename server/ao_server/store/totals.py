@@ -70,8 +70,7 @@ class Totals:
             return
         moves: dict[str, list[Move]] = {}
         positions: dict[str, int] = {}
-        for change in changes:
-            before, after = change.before, change.after
+        for before, after in changes:
             if isinstance(after, rows.Feed):  # pyright: ignore[reportArgumentType] - a struct at run time
                 positions[after.project_id] = after.last
             elif isinstance(after, rows.Task) and _has_moved(before, after):  # pyright: ignore[reportArgumentType]
