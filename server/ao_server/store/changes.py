@@ -98,7 +98,8 @@ class Operation(msgspec.Struct, Generic[Answer], frozen=True):
     selection: Selection | ValueSelection | None = None
     # Runs in the writer's thread between this commit and the next transaction: for memory that must agree with it.
     committed: Callable[[Answer], None] | None = None
-    # Runs in the event loop after the commit, in the order of the operations and before anyone is answered.
+    # Runs in the event loop after the commit, in the order of the operations, before anyone is answered or hears of its
+    # events: work that it hands out is on its way first.
     delivered: Callable[[Answer], None] | None = None
 
 
