@@ -29,7 +29,8 @@ _encode: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separator
 
 def returned(value: object) -> runners_pb2.Outcome:
     """A dict is the result, None an empty one; anything else, and what JSON cannot hold, is a failure."""
-    if value is None:
+    # Making JSON of what most functions return would take longer than all else here. Other types may have odd truths.
+    if value is None or (type(value) is dict and not value):
         return runners_pb2.Outcome(result="{}")
     if not isinstance(value, dict):
         return failed(INVALID_RESULT, _not_an_object(value))

@@ -2,7 +2,7 @@
 
 What the system takes is measured first, by as many creates as 512 connections get through. Then creates are sent when
 they are due, whatever the answers, at three times that rate. Each that is not accepted must be a 503 with Retry-After.
-Five seconds later it must answer as before.
+Memory must stay bounded, and five seconds later it must answer as before.
 """
 
 import json
@@ -31,6 +31,10 @@ CALM_SECONDS: Final = 2.0
 CALM_CONNECTIONS: Final = 20
 PAUSE_SECONDS: Final = 5.0
 SAMPLE_SECONDS: Final = 0.25
+# Bytes that server or gateway may grow by: seen are 10 to 30 MiB.
+MOST_GROWTH: Final = 200 * 2**20
+# What a median of 100 requests on a shared machine may differ by.
+AS_BEFORE: Final = 3.0
 
 
 def measure(run: Run) -> float:
@@ -47,6 +51,9 @@ def measure(run: Run) -> float:
         time.sleep(PAUSE_SECONDS)
         after = _offer(run, plane, agent_id, CALM_RATE, CALM_SECONDS, CALM_CONNECTIONS)
     _check(outcome)
+    assert max(growth.values()) <= MOST_GROWTH, f"grown by {growth} bytes"
+    assert after.statuses.keys() == {"201"}, after.statuses
+    assert after.p50 <= AS_BEFORE * before.p50, f"five seconds later {_told(after)}; before: {_told(before)}"
     accepted = outcome.statuses["201"]
     run.notes["offered"] = (
         f"{TIMES} x {capacity:,.0f}/s for {seconds:.0f} s: {accepted / seconds:,.0f}/s accepted, "

@@ -181,6 +181,8 @@ class Relay:
     async def _write(self, stream: Any) -> None:
         while True:
             await self._wake.wait()
+            # A message costs as much as several calls: what comes in the same turn of the loop goes with it.
+            await asyncio.sleep(0)
             self._wake.clear()
             while self._probing or self._cancelled or (self._outgoing and self.connected.is_set()):
                 try:
@@ -215,9 +217,16 @@ class Relay:
                     break
                 size += len(pending.message)
                 pending.is_sent = True
-                request.calls.add(
-                    id=pending.number, method=pending.method, message=pending.message, metadata=pending.metadata
-                ).timeout.FromMicroseconds(max(1000, round((pending.deadline - now) * 1e6)))
+                seconds, rest = divmod(max(1000, round((pending.deadline - now) * 1e6)), 1_000_000)
+                call = request.calls.add(
+                    id=pending.number,
+                    method=pending.method,
+                    message=pending.message,
+                    timeout={"seconds": seconds, "nanos": rest * 1000},
+                )
+                # A map that is given as a whole is copied by Python code.
+                for key, value in pending.metadata.items():
+                    call.metadata[key] = value
             self._outgoing.popleft()
         return request
 

@@ -50,6 +50,8 @@ class ScriptedServer(
         self.keys = dict(KEYS)
         self.answer: Answer = an_agent
         self.calls: list[relay_pb2.RelayCall] = []
+        # How many calls came in each message.
+        self.messages: list[int] = []
         self.cancelled: list[int] = []
         self.authenticated: list[str] = []
         self.watches: list[str | None] = []
@@ -145,6 +147,7 @@ class ScriptedServer(
 
         async def read() -> None:
             async for request in request_iterator:
+                self.messages.append(len(request.calls))
                 self.cancelled += request.cancelled
                 tasks.update(asyncio.create_task(run(call)) for call in request.calls)
             replies.put_nowait(None)

@@ -71,6 +71,15 @@ async def test_many_calls_share_the_stream(upstream: ScriptedServer) -> None:
     assert len({each.id for each in upstream.calls}) == 500
 
 
+async def test_calls_of_one_turn_of_the_loop_go_in_one_message(upstream: ScriptedServer) -> None:
+    async with relaying(upstream) as relay:
+        await call(relay)
+        first = asyncio.create_task(call(relay))
+        await asyncio.sleep(0)
+        await asyncio.gather(first, call(relay))
+    assert upstream.messages[-1] == 2
+
+
 async def test_beyond_the_bound_calls_are_refused_at_once(
     upstream: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,6 +31,16 @@ class OddText(Exception):
         raise RuntimeError
 
 
+class OddComparison:
+    """Like an array, which compares item by item."""
+
+    def __eq__(self, other: object) -> bool:
+        raise ValueError
+
+    def __bool__(self) -> bool:
+        raise ValueError
+
+
 def nested(depth: int) -> dict[str, Any]:
     value: dict[str, Any] = {}
     for _ in range(depth):
@@ -40,12 +50,14 @@ def nested(depth: int) -> dict[str, Any]:
 
 RETURNED: list[tuple[Any, str]] = [
     (None, "{}"),
+    ({}, "{}"),
     ({"big": 2**70, "text": "ä\0\n", "float": 1.0}, '{"big":1180591620717411303424,"text":"ä\\u0000\\n","float":1.0}'),
     ({"a": "x" * (1024 * 1024 - 8)}, '{"a":"' + "x" * (1024 * 1024 - 8) + '"}'),
 ]
 NOT_TAKEN: list[tuple[Any, str, str]] = [
     ([1], "invalid_result", "must return a dict or None, not list"),
     ("text", "invalid_result", "not str"),
+    (OddComparison(), "invalid_result", "not OddComparison"),
     ({"set": {1}}, "invalid_result", "TypeError: Object of type set is not JSON serializable"),
     ({"nan": float("nan")}, "invalid_result", "Out of range float values"),
     ({"text": "\udc80"}, "invalid_result", "lone surrogate"),

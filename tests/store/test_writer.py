@@ -102,6 +102,18 @@ async def test_every_answered_create_is_there_after_reopening_with_exact_totals_
         await database.close()
 
 
+async def test_what_is_delivered_goes_before_the_events_and_the_answer(database_url: str) -> None:
+    async with opened(database_url) as store:
+        order: list[str] = []
+        operation = Operation(
+            lambda found, now: Changes(None, events=[told(1, 1)]),
+            delivered=lambda answer: order.append(f"delivered, {len(store.published)} published"),
+        )
+        await store.writer.submit(operation)
+        order.append(f"answered, {len(store.published)} published")
+    assert order == ["delivered, 0 published", "answered, 1 published"]
+
+
 def told(number: int, size: int) -> rows.Event:
     body = f'{{"n":"é\\u0000{"x" * size}"}}'
     task_id = None if number % 3 else f"task_{number}"

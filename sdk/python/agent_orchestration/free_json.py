@@ -61,7 +61,8 @@ def _wrong(text: str, encoded: bytes) -> str | None:
     if len(text) > 2 * MAX_DEPTH and text.count("{") + text.count("[") > MAX_DEPTH and _depth(encoded) > MAX_DEPTH:
         return _TOO_DEEP
     shape = encoded.translate(_SHAPE)
-    if _EXPONENT in shape or _MANY_DIGITS in shape:
+    # In short texts `in` takes twice as long.
+    if shape.find(_EXPONENT) >= 0 or (len(shape) > len(_MANY_DIGITS) and shape.find(_MANY_DIGITS) >= 0):
         return _number_reason(text)
     return None
 

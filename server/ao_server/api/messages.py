@@ -68,10 +68,11 @@ def listed_task(listed: ListedTask) -> tasks_pb2.Task:
 def created_tasks(created: Iterable[rows.Task]) -> tasks_pb2.CreateTasksResponse:
     """Tasks in the moment of their creation. Tasks made together are often alike but for their ids."""
     response = tasks_pb2.CreateTasksResponse()
+    add = response.data.add
     last = tasks_pb2.Task()
     shared: tuple[Any, ...] = ()
     for row in created:
-        shown = response.data.add()
+        shown = add()
         all_but_key = rows.values_of(row)[_KEY_COLUMNS:]
         if all_but_key == shared:
             shown.CopyFrom(last)
@@ -142,45 +143,45 @@ def _fill(message: Message, source: object) -> None:
 
 @cache
 def _filling(descriptor: Descriptor, source: type[Any]) -> Callable[[Any, Any], None]:
-    """Gives a message what a source of this type has for it. Columns of one kind are read in one go, and nothing is set
-    to what it is anyway: this runs for every task of every list and event.
+    """Gives a message what a source of this type has for it. All columns are read in one go: this runs for every task
+    of every list and event.
     """
     shared = [field for field in descriptor.fields if not field.is_repeated and hasattr(source, field.name)]
-    scalars = [field for field in shared if field.message_type is None and field.enum_type is None]
-    plain = tuple(field.name for field in scalars if not field.has_presence)
-    optional = tuple(field.name for field in scalars if field.has_presence)
-    plain_of, optional_of = values_getter(plain), values_getter(optional)
-    enums = [(field.name, _numbers(field.enum_type)) for field in shared if field.enum_type is not None]
-    times = [field.name for field in shared if _is_time(field)]
+    puts = [(field.name, put) for field in shared if (put := _putting(field)) is not None]
+    values_of = values_getter(tuple(name for name, _ in puts))
 
     def fill(message: Any, row: Any) -> None:
-        for name, value in zip(plain, plain_of(row), strict=True):
-            if value:
-                setattr(message, name, value)
-        for name, value in zip(optional, optional_of(row), strict=True):
+        for (name, put), value in zip(puts, values_of(row), strict=True):
             if value is not None:
-                setattr(message, name, value)
-        for name, numbers in enums:
-            value = getattr(row, name)
+                put(message, name, value)
+
+    return fill
+
+
+def _putting(field: FieldDescriptor) -> Callable[[Any, str, Any], None] | None:
+    """What gives a message, in the field of this name, a value as rows have it; None where no row has such values."""
+    if field.enum_type is not None:
+        numbers = _numbers(field.enum_type)
+
+        def put(message: Any, name: str, value: str | int) -> None:
             # A priority is a number in the store and is translated by its own table.
             if isinstance(value, str):
                 setattr(message, name, numbers[value])
-        for name in times:
-            value = getattr(row, name)
-            if value is not None:
-                _set_time(getattr(message, name), value)
 
-    return fill
+        return put
+    if field.message_type is None:
+        return setattr
+    return _put_time if field.message_type.full_name.startswith("google.protobuf.") else None
+
+
+def _put_time(message: Any, name: str, microseconds: int) -> None:
+    _set_time(getattr(message, name), microseconds)
 
 
 def _set_time(time: Timestamp | Duration, microseconds: int) -> None:
     """A time, or a duration that is not negative."""
     time.seconds, rest = divmod(microseconds, 1_000_000)
     time.nanos = rest * 1_000
-
-
-def _is_time(field: FieldDescriptor) -> bool:
-    return field.message_type is not None and field.message_type.full_name.startswith("google.protobuf.")
 
 
 def _numbers(enum: Any) -> dict[str, int]:

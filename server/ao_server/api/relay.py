@@ -29,10 +29,11 @@ class _Call:
         self.id = call.id
         self.method = call.method
         self.message = call.message
-        self.metadata = dict(call.metadata)
+        metadata = call.metadata
+        self.metadata = {name: metadata[name] for name in metadata}
         self.timeout = calls.DEFAULT_TIMEOUT_SECONDS
         if call.HasField("timeout"):
-            self.timeout = max(0.0, call.timeout.ToMicroseconds() / 1e6)
+            self.timeout = max(0.0, call.timeout.seconds + call.timeout.nanos / 1e9)
 
 
 class _Gateway:

@@ -102,9 +102,9 @@ def _assign(message: Assign, settled: Iterable[tuple[Attempt, bool]]) -> runners
     assign = response.assign
     assign.number = message.number
     _add_settlements(assign, settled)
-    assignments = assign.assignments
+    add = assign.assignments.add
     for each in message.assignments:
-        assignment = assignments.add()
+        assignment = add()
         assignment.type = each.type
         assignment.payload = each.payload
         assignment.timeout.CopyFrom(_timeout(each.timeout))
@@ -117,9 +117,9 @@ def _add_settlements(
     message: runners_pb2.Settled | runners_pb2.Assign, settled: Iterable[tuple[Attempt, bool]]
 ) -> None:
     """In place: one that is made by itself and then put into another message takes twice as long."""
-    settlements = message.settlements
+    add = message.settlements.add
     for each, accepted in settled:
-        settlement = settlements.add()
+        settlement = add()
         settlement.accepted = accepted
         attempt = settlement.attempt
         attempt.task_id, attempt.number = each

@@ -39,18 +39,19 @@ class Access:
         if not credential or len(credential) > MAX_CREDENTIAL_LENGTH:
             raise Unauthorized("the credential is not valid")
         hashed = sha256(credential)
-        if hmac.compare_digest(hashed, self._gateway_hash):
-            return Principal("gateway", "", is_gateway=True)
-        principal = await self._user(hashed)
+        now = self._clock.monotonic()
+        kept = self._cache.get(hashed)
+        if kept is not None and now < kept[0]:
+            principal = kept[1]
+        elif hmac.compare_digest(hashed, self._gateway_hash):
+            principal = Principal("gateway", "", is_gateway=True)
+        else:
+            principal = await self._user(hashed, now)
         if principal is None:
             raise Unauthorized("the credential is not valid")
         return principal
 
-    async def _user(self, hashed: str) -> Principal | None:
-        now = self._clock.monotonic()
-        kept = self._cache.get(hashed)
-        if kept is not None and now < kept[0]:
-            return kept[1]
+    async def _user(self, hashed: str, now: float) -> Principal | None:
         row = await credentials.by_hash(self._reader, hashed)
         principal = None if row is None else Principal(row.id, row.project_id)
         self._cache[hashed] = (now + CACHE_SECONDS, principal)

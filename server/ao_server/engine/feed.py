@@ -9,7 +9,8 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Generator, Iterable, Sequence
 from contextlib import contextmanager
-from itertools import islice
+from itertools import groupby, islice
+from operator import attrgetter
 from typing import Final
 
 from ao_server.errors import CursorRejected
@@ -47,12 +48,12 @@ class _Tail:
                 self._events.clear()
                 self._bytes = 0
 
-    def append(self, event: rows.Event) -> None:
-        self.last = event.position
+    def extend(self, committed: Sequence[rows.Event]) -> None:
+        self.last = committed[-1].position
         if not self._watchers:
             return
-        self._events.append(event)
-        self._bytes += len(event.body)
+        self._events.extend(committed)
+        self._bytes += sum(len(event.body) for event in committed)
         while len(self._events) > KEPT_EVENTS or self._bytes > KEPT_BYTES:
             self._bytes -= len(self._events.popleft().body)
 
@@ -92,12 +93,10 @@ class Feed:
 
     def publish(self, committed: Iterable[rows.Event]) -> None:
         """Takes the events of a commit, in order, and wakes their watchers."""
-        touched: set[str] = set()
-        for event in committed:
-            self._tails[event.project_id].append(event)
-            touched.add(event.project_id)
-        for project_id in touched:
-            self._tails[project_id].wake()
+        for project_id, own in groupby(committed, attrgetter("project_id")):
+            tail = self._tails[project_id]
+            tail.extend(list(own))
+            tail.wake()
 
     def publish_live(self, event: rows.Event) -> None:
         """Tells whoever watches now of what the store cannot take yet. It has no position: nobody can resume at it."""

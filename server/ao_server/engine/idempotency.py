@@ -4,6 +4,8 @@ A concurrent twin needs no rule of its own: writes are decided one after the oth
 A first try that is refused writes nothing, its key included.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 

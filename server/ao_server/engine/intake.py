@@ -1,6 +1,8 @@
 """What users submit: new agents and new tasks."""
 
-from collections.abc import Mapping, Sequence
+from __future__ import annotations
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -38,7 +40,7 @@ class NewTask(msgspec.Struct, frozen=True):
     priority: int
     payload: str
     agent_type: str | None = None
-    labels: Mapping[str, str] = msgspec.field(default_factory=dict[str, str])
+    labels: dict[str, str] = {}
     timeout: int | None = None
     retry: str | None = None
     run_at: int | None = None

@@ -73,11 +73,11 @@ class Changes(msgspec.Struct, Generic[Answer]):
 
     answer: Answer
     # New and changed rows; which of the two is known from whether the key was found.
-    rows: list[Any] = msgspec.field(default_factory=list[Any])
+    rows: list[Any] = []
     # Positions are given by the writer, in commit order.
-    events: list[Event] = msgspec.field(default_factory=list[Event])
+    events: list[Event] = []
     # For rows that no decision of this transaction looks at.
-    deletions: list[Deletion] = msgspec.field(default_factory=list[Deletion])
+    deletions: list[Deletion] = []
 
     def include(self, others: Iterable["Changes[Any]"]) -> None:
         """Takes in what other decisions of the same operation ask for."""
@@ -98,7 +98,8 @@ class Operation(msgspec.Struct, Generic[Answer], frozen=True):
     selection: Selection | ValueSelection | None = None
     # Runs in the writer's thread between this commit and the next transaction: for memory that must agree with it.
     committed: Callable[[Answer], None] | None = None
-    # Runs in the event loop after the commit, in the order of the operations and before anyone is answered.
+    # Runs in the event loop after the commit, in the order of the operations, before anyone is answered or hears of its
+    # events: work that it hands out is on its way first.
     delivered: Callable[[Answer], None] | None = None
 
 

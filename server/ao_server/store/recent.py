@@ -1,12 +1,12 @@
 """Rows as last committed, so that a task that is created, claimed and settled within moments is not read back."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from ao_server.store import rows
 
-# Tables whose rows are written by nobody but the one writer and are looked at again; how many rows of each. A
-# configuration may have 64 KiB, and labels of a task 32.
+# Tables whose rows are written by nobody but the one writer and are looked at again; how many rows of each. Of tasks,
+# those that are not finished. A configuration may have 64 KiB, and labels of a task 32.
 LIMITS: Final = {rows.Agent: 500, rows.Task: 10_000, rows.Payload: 10_000, rows.Feed: 1_000}
 # Characters of a payload that is kept.
 LONGEST_PAYLOAD: Final = 1_000
@@ -29,13 +29,25 @@ class Recent:
 
     def keep(self, row: type[Any], written: Mapping[Any, Any]) -> None:
         """Takes in what was committed, by key."""
-        if row in self._young:
-            young = self._young[row]
-            if row is rows.Payload:
-                written = {key: each for key, each in written.items() if len(each.payload) <= LONGEST_PAYLOAD}
-            young.update(written)
-            if len(young) > LIMITS[row]:
-                self._old[row], self._young[row] = young, {}
+        if row not in self._young:
+            return
+        if row is rows.Task:
+            self._forget([key for key, task in written.items() if task.completed_at is not None])
+            written = {key: task for key, task in written.items() if task.completed_at is None}
+        elif row is rows.Payload:
+            written = {key: each for key, each in written.items() if len(each.payload) <= LONGEST_PAYLOAD}
+        young = self._young[row]
+        young.update(written)
+        if len(young) > LIMITS[row]:
+            self._old[row], self._young[row] = young, {}
+
+    def _forget(self, finished: Iterable[Any]) -> None:
+        """Nobody will claim these tasks."""
+        for kept in (self._young, self._old):
+            tasks, payloads = kept[rows.Task], kept[rows.Payload]
+            for key in finished:
+                tasks.pop(key, None)
+                payloads.pop(key, None)
 
     def clear(self) -> None:
         """Forgets everything: what the store holds is not certain any more."""

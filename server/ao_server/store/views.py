@@ -5,7 +5,9 @@ writer's thread adds to them, the event loop reads.
 """
 
 from array import array
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from itertools import repeat
 from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
@@ -57,21 +59,24 @@ class Counted:
     """How many tasks have which values."""
 
     def __init__(self, key: ViewKey) -> None:
-        self._values_of = values_getter(key.shape)
+        self._columns = [attrgetter(name) for name in key.shape]
         self._numbers: dict[Values, int] = {}
 
     def load(self, found: Iterable[Sequence[Any]]) -> None:
         """Takes rows of values and their number."""
         self._numbers = {tuple(values): int(number) for *values, number in found}
 
-    def add(self, moves: Iterable[Move]) -> None:
+    def add(self, moves: Sequence[Move]) -> None:
         """Takes what was committed."""
-        numbers = self._numbers
-        for before, after in moves:
-            if before is not None:
-                numbers[self._values_of(before)] -= 1
-            values = self._values_of(after)
-            numbers[values] = numbers.get(values, 0) + 1
+        self._count([before for before, _ in moves if before is not None], -1)
+        self._count([after for _, after in moves], 1)
+
+    def _count(self, tasks: Sequence[rows.Task], step: int) -> None:
+        # Column by column, for this runs for every move of every task.
+        columns = [map(column, tasks) for column in self._columns]
+        each = zip(*columns, strict=True) if columns else repeat((), len(tasks))
+        for values, number in Counter(each).items():
+            self._numbers[values] = self._numbers.get(values, 0) + step * number
 
     def total(self, values: Values) -> int:
         """How many tasks have these values."""

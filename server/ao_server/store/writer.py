@@ -241,11 +241,11 @@ class Writer:
         _reject(batch.waiting, Unavailable(_MAY_HAVE_HAPPENED))
 
     def _tell(self, batch: _Batch) -> None:
-        if batch.decided.events:
-            self._publish(batch.decided.events)
         for operation, answer in batch.decided.answers:
             if operation.delivered is not None and not isinstance(answer, Problem):
                 operation.delivered(answer)
+        if batch.decided.events:
+            self._publish(batch.decided.events)
         for waiting, (_, answer) in zip(batch.waiting, batch.decided.answers, strict=False):
             if waiting.future is None or waiting.future.done():
                 continue
