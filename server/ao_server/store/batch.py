@@ -61,7 +61,7 @@ class _Table:
     @property
     def before(self) -> dict[Values, Any]:
         """Those that were changed, as they were before the transaction."""
-        return self.dirty | self.flushed if self.flushed else self.dirty
+        return self.dirty | self.flushed if self.dirty and self.flushed else self.dirty or self.flushed
 
 
 class _Tables(dict[type[Any], _Table]):
@@ -239,8 +239,7 @@ class Batch:
         for table in self._tables.in_order():
             if table.dirty:
                 self._write(table)
-                table.flushed = table.before
-                table.dirty = {}
+                table.flushed, table.dirty = table.before, {}
 
     def _write(self, table: _Table) -> None:
         statements, known = table.statements, table.known
