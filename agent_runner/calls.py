@@ -2,7 +2,6 @@
 
 import asyncio
 import inspect
-import os
 import types
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from functools import partial
@@ -25,14 +24,14 @@ def is_async(handler: Handler) -> bool:
 
 def call(handler: Handler, task: Task, reporter: Reporter) -> runners_pb2.Outcome:
     """Calls a plain function."""
-    pid = os.getpid()
+    generation = aftermath.generation()
     try:
         # A cancel may have come before the code began.
         return outcomes.cancelled() if task.cancelled else outcomes.returned(handler(task))
     except BaseException as error:
         return _raised(error, task, reporter)
     finally:
-        aftermath.leave_if_forked(pid)
+        aftermath.leave_if_forked(generation)
         aftermath.reopen_standard_files()
 
 
@@ -48,7 +47,7 @@ class AsyncCall:
         self.has_begun = False
         # Whether the next cancellation is the runner's; others are the function's own, of a timeout perhaps.
         self._is_told = False
-        self._pid = os.getpid()
+        self._generation = aftermath.generation()
 
     async def run(self) -> runners_pb2.Outcome:
         """Runs it to its end."""
@@ -62,7 +61,7 @@ class AsyncCall:
         except BaseException as error:
             return _raised(error, self._task, self._reporter)
         finally:
-            aftermath.leave_if_forked(self._pid)
+            aftermath.leave_if_forked(self._generation)
 
     def interrupt(self, *, again: bool = False) -> None:
         """Raises TaskCancelled where it awaits, unless it heard of it already; `again`: also then."""
@@ -80,7 +79,7 @@ class AsyncCall:
         thrown: BaseException | None = None
         while True:
             # A process that the function forked must not go on with what the parent's loop has to do.
-            aftermath.leave_if_forked(self._pid)
+            aftermath.leave_if_forked(self._generation)
             try:
                 awaited = work.send(value) if thrown is None else work.throw(thrown)
             except StopIteration as end:
