@@ -110,12 +110,16 @@ async def test_what_a_transaction_saw_of_a_queue_that_was_not_committed_is_looke
     assert task.id in process.running
 
 
-async def test_a_long_queue_is_taken_in_order_while_more_comes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("was_there", [False, True])
+async def test_a_long_queue_is_taken_in_order_while_more_comes(
+    was_there: bool, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("ao_server.engine.dispatch.LOOKED_AT", 3)
     monkeypatch.setattr("ao_server.engine.queue_heads.LOOKED_AT", 3)
     agent = await register(world, '{"max_concurrent_tasks": 1}')
-    waiting = [await create(world, agent) for _ in range(8)]
-    process = await connect(world, agent)
+    process = await connect(world, agent) if was_there else None
+    waiting = [await create(world, agent) for _ in range(9)]
+    process = process or await connect(world, agent)
     taken: list[str] = []
     while process.running:
         (task_id,) = process.running
