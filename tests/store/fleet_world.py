@@ -19,6 +19,7 @@ from ao_server.engine.clearing import Clearing
 from ao_server.engine.dispatch import Dispatcher
 from ao_server.engine.fleet import Fleet
 from ao_server.engine.ids import Ids
+from ao_server.engine.queue_heads import QueueHeads
 from ao_server.engine.registry import Registry
 from ao_server.engine.releases import Releases
 from ao_server.engine.sessions import (
@@ -82,6 +83,10 @@ class RacedDispatcher(Dispatcher):
     """Lets something happen in the event loop while a claim is in the making."""
 
     meanwhile: Callable[[], None] = staticmethod(lambda: None)
+
+    def forget_heads(self) -> None:
+        """As after a restart."""
+        self._heads = QueueHeads()
 
     def _claim(self, *arguments: Any, **named: Any) -> Operation[Any]:
         self.meanwhile()

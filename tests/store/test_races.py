@@ -7,7 +7,7 @@ import pytest
 from ao_server.engine import administration, cancellation, intake, leases, reports, transitions
 from ao_server.engine.explanations import explain
 from ao_server.engine.registry import Instance
-from ao_server.engine.reports import HandedBack
+from ao_server.engine.reports import Completed, HandedBack
 from ao_server.engine.sessions import AgentKey, Attempt, InstanceKey, Session, TaskType
 from ao_server.engine.transitions import MAX_DELIVERIES
 from ao_server.store import agents, rows, tasks
@@ -93,6 +93,42 @@ async def test_a_process_of_some_types_does_not_look_for_what_is_not_there(world
         assert world.selections.looks == looks, number
     await create(world, agent, "a")
     assert len(process.running) == 1
+
+
+async def test_what_a_transaction_saw_of_a_queue_that_was_not_committed_is_looked_at_anew(world: World) -> None:
+    agent = await register(world)
+    process = await connect(world, agent)
+    await set_mode(world, agent, "paused")
+    world.dispatcher.forget_heads()
+    task = await create(world, agent)
+    world.failures.append("commit")
+    # In one transaction: a queue that is looked into once its only task is gone.
+    world.submit(cancellation.cancel(PROJECT, task.id, lambda task: None))
+    await set_mode(world, agent, "serving")
+    assert (await stored(world, task)).status == "pending"
+    await set_mode(world, agent, "serving")
+    assert task.id in process.running
+
+
+@pytest.mark.parametrize("was_there", [False, True])
+async def test_a_long_queue_is_taken_in_order_while_more_comes(
+    was_there: bool, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ao_server.engine.dispatch.LOOKED_AT", 3)
+    monkeypatch.setattr("ao_server.engine.queue_heads.LOOKED_AT", 3)
+    agent = await register(world, '{"max_concurrent_tasks": 1}')
+    process = await connect(world, agent) if was_there else None
+    waiting = [await create(world, agent) for _ in range(9)]
+    process = process or await connect(world, agent)
+    taken: list[str] = []
+    while process.running:
+        (task_id,) = process.running
+        taken.append(task_id)
+        if len(taken) < 20:
+            waiting.append(await create(world, agent))
+        world.end(process, task_id, Completed("{}"))
+        await world.settle()
+    assert taken == [task.id for task in waiting]
 
 
 async def test_nothing_is_remembered_of_a_deleted_agent(world: World) -> None:
