@@ -5,28 +5,10 @@ from typing import Final
 
 _STANDARD_FILES: Final = (0, 1, 2)
 
-# How many forks lead from the first process to this one: unlike its id, no system call for each question.
-_generation = 0
 
-
-def _count_fork() -> None:
-    global _generation
-    _generation += 1
-
-
-os.register_at_fork(after_in_child=_count_fork)
-
-
-def generation() -> int:
-    """The same for as long as this is the same process."""
-    return _generation
-
-
-def leave_if_forked(since: int) -> None:
-    """Ends a process that agent code has forked off `since` that generation and let run on: all here is the parent's
-    to say.
-    """
-    if _generation != since:
+def leave_if_forked(pid: int) -> None:
+    """Ends a process that agent code forked off process `pid` and let run on: all here is the parent's to say."""
+    if os.getpid() != pid:
         os._exit(0)
 
 

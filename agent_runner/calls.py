@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import os
 import types
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from functools import partial
@@ -24,14 +25,14 @@ def is_async(handler: Handler) -> bool:
 
 def call(handler: Handler, task: Task, reporter: Reporter) -> runners_pb2.Outcome:
     """Calls a plain function."""
-    generation = aftermath.generation()
+    pid = os.getpid()
     try:
         # A cancel may have come before the code began.
         return outcomes.cancelled() if task.cancelled else outcomes.returned(handler(task))
     except BaseException as error:
         return _raised(error, task, reporter)
     finally:
-        aftermath.leave_if_forked(generation)
+        aftermath.leave_if_forked(pid)
         aftermath.reopen_standard_files()
 
 
@@ -47,7 +48,7 @@ class AsyncCall:
         self.has_begun = False
         # Whether the next cancellation is the runner's; others are the function's own, of a timeout perhaps.
         self._is_told = False
-        self._generation = aftermath.generation()
+        self._pid = os.getpid()
 
     async def run(self) -> runners_pb2.Outcome:
         """Runs it to its end."""
@@ -61,7 +62,7 @@ class AsyncCall:
         except BaseException as error:
             return _raised(error, self._task, self._reporter)
         finally:
-            aftermath.leave_if_forked(self._generation)
+            aftermath.leave_if_forked(self._pid)
 
     def interrupt(self, *, again: bool = False) -> None:
         """Raises TaskCancelled where it awaits, unless it heard of it already; `again`: also then."""
@@ -79,7 +80,7 @@ class AsyncCall:
         thrown: BaseException | None = None
         while True:
             # A process that the function forked must not go on with what the parent's loop has to do.
-            aftermath.leave_if_forked(self._generation)
+            aftermath.leave_if_forked(self._pid)
             try:
                 awaited = work.send(value) if thrown is None else work.throw(thrown)
             except StopIteration as end:

@@ -4,6 +4,7 @@ Bounded: beyond the limits log lines are refused (their writer counts them and s
 report of each attempt. Outcomes are always taken: there is at most one for each attempt that is held.
 """
 
+import os
 import threading
 import time
 from collections import deque
@@ -12,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from agent_orchestration.v1 import common_pb2, runners_pb2
-from agent_runner import aftermath
 from agent_runner.doorbell import Doorbell
 
 MAX_LINES: Final = 10_000
@@ -56,7 +56,7 @@ class Outbox:
 
     def __init__(self, doorbell: Doorbell) -> None:
         self._doorbell = doorbell
-        self._generation = aftermath.generation()
+        self._pid = os.getpid()
         # Agent code may report from a finaliser, which can run within a call from the same thread.
         self._lock = threading.RLock()
         self._lines: deque[Line] = deque()
@@ -67,7 +67,7 @@ class Outbox:
     @property
     def is_of_another_process(self) -> bool:
         """Whether this is a copy that a fork made: nobody empties it, and its lock may be held for ever."""
-        return aftermath.generation() != self._generation
+        return os.getpid() != self._pid
 
     @property
     def is_full(self) -> bool:
@@ -105,8 +105,6 @@ class Outbox:
     def take_ended(self) -> list[Ended]:
         """The attempts that ended since the last call."""
         self._doorbell.answered()
-        if not self._ended:
-            return []
         with self._lock:
             ended, self._ended = self._ended, []
             return ended
