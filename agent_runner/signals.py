@@ -3,7 +3,6 @@
 They work while agent code blocks the loop.
 """
 
-import _signal  # pyright: ignore[reportMissingImports] - typeshed does not know it
 import faulthandler
 import logging
 import os
@@ -12,12 +11,10 @@ import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, Final, cast
+from typing import Any, Final
 
 log = logging.getLogger("agent_runner")
 
-# `signal.getsignal` tries to make an Enum of the handler, which takes longer than the rest of a turn's end.
-_handler_of = cast("Callable[[int], Any]", _signal.getsignal)  # pyright: ignore[reportUnknownMemberType]
 NUMBERS: Final = (signal.SIGTERM, signal.SIGINT)
 # What a pipe holds.
 NOTES_BYTES: Final = 64 * 1024
@@ -66,7 +63,7 @@ class Signals:
         """Puts the handlers back where agent code has set its own: the process must go on heeding signals."""
         if self._is_main:
             for number in NUMBERS:
-                if _handler_of(number) != self._signalled:
+                if signal.getsignal(number) != self._signalled:
                     faulthandler.unregister(number)
                     self._handle(number)
                     log.warning("agent code has set a handler for %s: it is the runner's again", number.name)
