@@ -108,10 +108,14 @@ class SqliteShapes:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _PostgresShape:
+    """A statement for PostgreSQL whose parameter is JSON of the rows, or of what `given` makes of them."""
+
     sql: str
+    given: Callable[[Any], Any] | None = None
 
     def write(self, cursor: Any, some: Sequence[Any]) -> None:
-        cursor.execute(self.sql, (msgspec.json.encode(some).decode(),), prepare=True)
+        given = some if self.given is None else [*map(self.given, some)]
+        cursor.execute(self.sql, (msgspec.json.encode(given).decode(),), prepare=True)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -152,10 +156,11 @@ class PostgresShapes:
 
     def update(self, names: Sequence[str]) -> Shape:
         """As `Shapes.update`."""
-        changes = ", ".join(f'"{name}" = {self._value(name)}' for name in names)
-        given = self._given([*names, *self._key])
+        columns = [*names, *self._key]
+        given = self._given(columns)
         return _PostgresShape(
-            f"UPDATE {self._table.name} SET {changes} FROM {given} WHERE {_same(self._table.name, self._key)}"
+            f"UPDATE {self._table.name} SET {_from_given(names)} FROM {given} WHERE {_same(self._table.name, self._key)}",
+            _part(columns),
         )
 
     def increment(self, names: Sequence[str], added: Sequence[str]) -> Shape:
@@ -187,6 +192,12 @@ def reading(names: Sequence[str]) -> Callable[[Any], Values]:
         (name,) = names
         return lambda row: (getattr(row, name),)
     return attrgetter(*names)
+
+
+def _part(names: Sequence[str]) -> Callable[[Any], Any]:
+    """What makes a smaller row of these fields of a row."""
+    part, values = msgspec.defstruct("Part", names, gc=False), reading(names)
+    return lambda row: part(*values(row))
 
 
 def _from_given(names: Sequence[str]) -> str:
