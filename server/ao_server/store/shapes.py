@@ -157,9 +157,9 @@ class PostgresShapes:
     def update(self, names: Sequence[str]) -> Shape:
         """As `Shapes.update`."""
         columns = [*names, *self._key]
-        given = self._given(columns)
+        where = _same(self._table.name, self._key)
         return _PostgresShape(
-            f"UPDATE {self._table.name} SET {_from_given(names)} FROM {given} WHERE {_same(self._table.name, self._key)}",
+            f"UPDATE {self._table.name} SET {_from_given(names)} FROM {self._given(columns)} WHERE {where}",
             _part(columns),
         )
 
