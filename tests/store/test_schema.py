@@ -65,6 +65,39 @@ def test_postgresql_finds_rows_by_their_keys_in_tables_that_are_still_empty(row:
         assert any(f"{name}_pkey" in step for step in plan.all())
 
 
+INDEXED_TEXT = """
+SELECT index.relname, attname, collname FROM pg_index
+JOIN pg_class AS index ON index.oid = indexrelid
+JOIN pg_class AS indexed ON indexed.oid = indrelid
+JOIN pg_attribute ON attrelid = index.oid
+JOIN pg_collation ON pg_collation.oid = attcollation
+WHERE indexed.relnamespace = 'public'::regnamespace AND indexed.relname <> 'alembic_version'
+"""
+
+
+def test_postgresql_keeps_text_in_indexes_in_the_order_of_its_bytes(postgres_url: str) -> None:
+    database = Database(postgres_url)
+    with writing(database) as connection:
+        schema.prepare(connection, database.path)
+        indexed = connection.exec_driver_sql(INDEXED_TEXT).all()
+        assert len(indexed) > 40
+        assert [found for found in indexed if found[2] != "C"] == []
+
+
+def test_postgresql_leaves_room_in_the_indexes_that_a_task_enters_with_each_change(postgres_url: str) -> None:
+    database = Database(postgres_url)
+    with writing(database) as connection:
+        schema.prepare(connection, database.path)
+        roomy = connection.exec_driver_sql("SELECT relname FROM pg_class WHERE reloptions = ARRAY['fillfactor=50']")
+        assert set(roomy.scalars()) == {
+            "tasks_pkey",
+            "tasks_by_agent",
+            "tasks_by_type",
+            "tasks_by_agent_type",
+            "tasks_unfinished",
+        }
+
+
 def test_a_newer_schema_is_refused_in_one_line(database_url: str) -> None:
     database = Database(database_url)
     with writing(database) as connection:

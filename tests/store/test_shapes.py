@@ -85,6 +85,26 @@ def test_rows_are_inserted_and_changed_as_they_are(count: int, database_url: str
 
 
 @pytest.mark.parametrize("count", [1, 16, 53])
+def test_rows_that_never_change_are_inserted_as_they_are(count: int, database_url: str) -> None:
+    database = Database(database_url)
+    made: dict[type[Any], list[tuple[Any, ...]]] = {
+        rows.EventPortion: [("p", 3 ** (number % 39) + number, 2**62, TEXT * number) for number in range(count)],
+        rows.Result: [("p", f"task_{number:03}", number * 40_000_000, TEXT * 99) for number in range(count)],
+        rows.LogLine: [("p", TEXT, number, 2**31 - 1, -number, "", "é") for number in range(count)],
+        rows.TaskLabel: [("p", f"{number:03}", TEXT, "task") for number in range(count)],
+    }
+    with cursor_of(database) as cursor:
+        for row, values in made.items():
+            statements = TableStatements(row, database.dialect)
+            some = [rows.made(row, of_one) for of_one in values]
+            for part in (some[:1], some[1:]):
+                if part:
+                    statements.insert_of(part[0]).write(cursor, part)
+            key = statements.key_of_row
+            assert sorted(stored(cursor, row), key=key) == sorted(some, key=key)
+
+
+@pytest.mark.parametrize("count", [1, 16, 53])
 def test_increments_are_added_to_what_is_there(count: int, database_url: str) -> None:
     database = Database(database_url)
     statements = TableStatements(rows.Rollup, database.dialect)

@@ -139,6 +139,18 @@ async def test_one_resumes_at_any_event_whatever_it_was_written_with(database_ur
                 assert found == store.published[position : position + limit]
 
 
+async def test_postgresql_compresses_events_the_cheaper_way_if_it_can(postgres_url: str) -> None:
+    async with opened(postgres_url) as store:
+        many = Changes(None, events=[told(number, 1_000) for number in range(20)])
+        await store.writer.submit(Operation(lambda found, now: many))
+        with store.reader.database.writing.connect() as connection:
+            can = connection.exec_driver_sql(
+                "SELECT 'lz4' = ANY(enumvals) FROM pg_settings WHERE name = 'default_toast_compression'"
+            ).scalar()
+            kept = connection.exec_driver_sql("SELECT pg_column_compression(events) FROM event_portions").scalars()
+            assert set(kept) == {"lz4" if can else "pglz"}
+
+
 async def test_a_refused_write_and_a_broken_one_fail_alone_in_a_shared_batch(database_url: str) -> None:
     async with opened(database_url) as store:
         agent = await store.agent()

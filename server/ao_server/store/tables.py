@@ -1,8 +1,9 @@
 """Every table, once: columns, keys, constraints and indexes. Rows and statements are made from these.
 
 Times are integer microseconds since 1970 in UTC, durations integer microseconds. `project_id` leads every key and
-index. A column with `info={"fixed": True}` never changes after the insert and is left out of updates, so that SQLite
-does not touch the indexes it stands in.
+index. On PostgreSQL, text that stands in one has the collation "C", which a migration gives it. A column with
+`info={"fixed": True}` never changes after the insert and is left out of updates, so that SQLite does not touch the
+indexes it stands in.
 """
 
 from typing import Any, ClassVar
