@@ -82,10 +82,12 @@ class UserLoop:
 
     def _look(self, begun: Iterable[Beginning]) -> None:
         self._is_look_to_come = False
-        for beginning in begun:
-            beginning.look()
-        if self._is_turn_to_end:
-            self._end_turn()
+        try:
+            for beginning in begun:
+                beginning.look()
+        finally:
+            if self._is_turn_to_end:
+                self._end_turn()
 
     def at_end_of_turn(self, action: Callable[[], None]) -> None:
         """Calls it in the loop after each turn in which agent code ended or said something."""
