@@ -14,14 +14,17 @@ from ao_server import keys
 from ao_server.engine import counters, intake, transitions
 from ao_server.engine.ids import Ids
 from ao_server.errors import Invalid
-from ao_server.store import lists, rows, schema, tables
+from ao_server.store import list_sql, lists, rows, schema, tables
 from ao_server.store.changes import Changes, Found, Key, Operation
 from ao_server.store.database import Database
+from ao_server.store.driver import PLANNING
 from ao_server.store.filters import DIMENSIONS, TaskFilter
 from ao_server.store.id_times import first_at
+from ao_server.store.list_sql import Part, Way
 from ao_server.store.reader import Reader
 from ao_server.store.totals import Totals
 from ao_server.store.writer import Writer
+from tests.store.test_schema import writing
 from tests.store.test_writer import no_follow_ups
 
 PROJECT = keys.DEFAULT_PROJECT
@@ -220,3 +223,35 @@ async def test_a_list_behind_a_task_that_does_not_exist_is_refused(database_url:
         with pytest.raises(Invalid) as caught:
             await lists.page(store.totals, PROJECT, TaskFilter(), page=1, limit=20, starting_after="task_missing")
         assert caught.value.details[0].field == "starting_after"
+
+
+MANY_TASKS = (
+    """INSERT INTO tasks
+    (project_id, id, agent_id, type, priority, created_at, status, attempt, deliveries, progress, log_lines, queue,
+     agent_type, failures)
+    SELECT %s, 'task_' || 10000 + n, 'agent_1', CASE n %% 20 WHEN 0 THEN 'clean' ELSE 'load' END, 2, n, 'pending', 0, 0,
+     0, 0, 'agent_1', 't', 0 FROM generate_series(1, 5000) n""",
+    """INSERT INTO task_labels SELECT %s, 'env', 'prod', 'task_' || 10000 + n FROM generate_series(1, 5000, 10) n""",
+)
+
+
+@pytest.mark.parametrize("way", [Way(columns=("type",)), Way(label=("env", "prod"))])
+def test_postgresql_looks_along_the_index_that_was_chosen_and_gathers_nothing_before(
+    way: Way, postgres_url: str
+) -> None:
+    database = Database(postgres_url)
+    chosen = TaskFilter(type="clean", labels=[way.label or ("env", "prod")])
+    sql, parameters = list_sql.page(PROJECT, chosen, way, Part(limit=20), 1_000)
+    with writing(database) as connection:
+        schema.prepare(connection, database.path)
+        with connection.begin():
+            for statement in MANY_TASKS:
+                connection.exec_driver_sql(statement, (PROJECT,))
+            connection.exec_driver_sql("ANALYZE tasks, task_labels")
+            for setting in PLANNING:
+                connection.exec_driver_sql(setting)
+            explained = connection.exec_driver_sql(f"EXPLAIN {database.text(sql)}", tuple(parameters))
+            plan = [str(step) for step in explained.scalars()]
+    begins = next(step for step in plan if "Scan" in step)
+    assert ("tasks_by_type" if way.columns else "task_labels") in begins, plan
+    assert not any("hashed" in step for step in plan), plan

@@ -22,7 +22,7 @@ MAX_WAITING: Final = 1_000
 WAIT_SECONDS: Final = 10.0
 # The statements that run here have one good plan, by an index in its order. Without statistics the planner may think
 # otherwise, and planning anew costs more than running.
-_PLANNING: Final = (
+PLANNING: Final = (
     "SET plan_cache_mode = force_generic_plan",
     "SET enable_seqscan = off",
     "SET enable_bitmapscan = off",
@@ -168,7 +168,7 @@ class PostgresConnection:
 
         connection = await psycopg.AsyncConnection.connect(url, autocommit=True)
         connection.prepared_max = 500
-        for setting in _PLANNING:
+        for setting in PLANNING:
             await connection.execute(setting)
         return cls(connection)
 

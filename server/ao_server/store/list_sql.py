@@ -94,8 +94,14 @@ def _ids(text: _Text, project_id: str, chosen: TaskFilter, way: Way, part: Part)
     rest = [name for name in wanted if name not in way.columns]
     labels = [label for label in chosen.labels if label is not way.label]
     if way.label is not None:
-        _labelled(text, project_id, way.label, part, has_rest=bool(rest or labels))
-        _finish(text, "l.task_id", part, chosen, rest, labels)
+        _labelled(text, project_id, way.label, part)
+        _within(text, "l.task_id", part)
+        if rest:
+            # Not a join, which PostgreSQL might begin with the tasks.
+            text.add(" AND (SELECT 1 FROM tasks t WHERE t.project_id = ? AND t.id = l.task_id", project_id)
+            _matching(text, chosen, rest)
+            text.add(") IS NOT NULL")
+        _with_labels(text, project_id, "l.task_id", labels)
         return
     for number, values in enumerate(_branches(way, chosen)):
         # Each branch is cut by itself: PostgreSQL does not merge them in the order of their index.
@@ -105,7 +111,9 @@ def _ids(text: _Text, project_id: str, chosen: TaskFilter, way: Way, part: Part)
         text.add(f" FROM {_near(part)}tasks t WHERE t.project_id = ?", project_id)
         for name, value in values:
             text.add(f" AND t.{name} = ?", value)
-        _finish(text, "t.id", part, chosen, rest, labels)
+        _within(text, "t.id", part)
+        _matching(text, chosen, rest)
+        _with_labels(text, project_id, "t.id", labels)
         if is_cut:
             order = "t.id" if part.is_ascending else "t.id DESC"
             text.add(f" ORDER BY {order} LIMIT ?) AS branch{number}", part.offset + part.limit)
@@ -134,32 +142,32 @@ def _near(part: Part) -> str:
     return "near CROSS JOIN " if part.ranges else ""
 
 
-def _labelled(text: _Text, project_id: str, label: Label, part: Part, *, has_rest: bool) -> None:
+def _labelled(text: _Text, project_id: str, label: Label, part: Part) -> None:
     key, value = label
     text.add(f"SELECT l.task_id AS id FROM {_near(part)}task_labels l")
-    if has_rest:
-        text.add(" CROSS JOIN tasks t")
     text.add(" WHERE l.project_id = ? AND l.key = ?", project_id, key)
     if value is not None:
         text.add(" AND l.value = ?", value)
-    if has_rest:
-        text.add(" AND t.project_id = ? AND t.id = l.task_id", project_id)
 
 
-def _finish(
-    text: _Text, identifier: str, part: Part, chosen: TaskFilter, rest: Iterable[str], labels: Iterable[Label]
-) -> None:
+def _within(text: _Text, identifier: str, part: Part) -> None:
     if part.begin is not None:
         text.add(f" AND {identifier} >= ?", part.begin)
     if part.end is not None:
         text.add(f" AND {identifier} < ?", part.end)
     if part.ranges:
         text.add(f" AND {identifier} >= near.first_id AND {identifier} < near.end_id")
-    for name in rest:
+
+
+def _matching(text: _Text, chosen: TaskFilter, names: Iterable[str]) -> None:
+    for name in names:
         text.add(f" AND (t.{name} = ?) IS TRUE", chosen.wanted[name])
+
+
+def _with_labels(text: _Text, project_id: str, identifier: str, labels: Iterable[Label]) -> None:
     for key, value in labels:
-        sql = " AND (EXISTS (SELECT 1 FROM task_labels x WHERE x.project_id = t.project_id AND x.key = ?"
-        text.add(sql, key)
+        # Not EXISTS: PostgreSQL might gather all tasks with the label first.
+        text.add(" AND (SELECT 1 FROM task_labels x WHERE x.project_id = ? AND x.key = ?", project_id, key)
         if value is not None:
             text.add(" AND x.value = ?", value)
-        text.add(f" AND x.task_id = {identifier})) IS TRUE")
+        text.add(f" AND x.task_id = {identifier} LIMIT 1) IS NOT NULL")
