@@ -6,6 +6,7 @@ import random
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -255,3 +256,14 @@ def test_postgresql_looks_along_the_index_that_was_chosen_and_gathers_nothing_be
     begins = next(step for step in plan if "Scan" in step)
     assert ("tasks_by_type" if way.columns else "task_labels") in begins, plan
     assert not any("hashed" in step for step in plan), plan
+
+
+def test_sqlite_looks_for_periods_along_the_index_of_the_filter(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path}/ao.db")
+    part = Part(limit=20, ranges=[("task_1", "task_2"), ("task_5", "task_6")])
+    chosen = TaskFilter(agent_id="agent_1", status="failed")
+    sql, parameters = list_sql.page(PROJECT, chosen, Way(columns=("agent_id",)), part, 1_000)
+    with writing(database) as connection:
+        schema.prepare(connection, database.path)
+        plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {database.text(sql)}", tuple(parameters)).all()
+    assert any("tasks_by_agent (project_id=? AND agent_id=? AND id>? AND id<?)" in str(step) for step in plan), plan

@@ -6,6 +6,7 @@ commit that was answered survives a power cut. PostgreSQL: its defaults give the
 
 import json
 import os
+import re
 import shutil
 import sqlite3
 import time
@@ -23,6 +24,7 @@ from ao_server.errors import CannotStart
 from ao_server.store.driver import Connections, PostgresConnection, SqliteConnection
 
 READERS = 4
+_HINT = re.compile(r" INDEXED BY \w+")
 # How long the writer waits for somebody else's write transaction before it says that the store is away.
 LOCK_WAIT_SECONDS = 5.0
 # Free pages that an SQLite file keeps, and those that are given back in one transaction; a page has 4 KiB.
@@ -107,8 +109,10 @@ class Database:
                 driver.rollback()
 
     def text(self, sql: str) -> str:
-        """A statement that marks its parameters with `?`, as the driver takes it. It must hold no other `?`."""
-        return sql if self.is_sqlite else sql.replace("?", "%s")
+        """A statement that marks its parameters with `?`, as the driver takes it; `INDEXED BY` is for SQLite alone. It
+        must hold no other `?`.
+        """
+        return sql if self.is_sqlite else _HINT.sub("", sql).replace("?", "%s")
 
     def give_back(self, cursor: Any) -> None:
         """Gives some of the pages that deletions have left on SQLite back to the disk. What the next rows will need
