@@ -45,6 +45,17 @@ def writing(database: Database) -> Generator[Connection, None, None]:
         database.writing.dispose()
 
 
+def migrate_from(revision: str, sql: str, database: Database, connection: Connection) -> None:
+    """Makes a database of an earlier revision, which these statements fill, one of the present."""
+    configuration = schema.alembic_configuration()
+    configuration.attributes["connection"] = connection
+    with connection.begin():
+        command.upgrade(configuration, revision)
+        for statement in sql.split(";"):
+            connection.exec_driver_sql(statement if database.is_sqlite else statement.replace("%", "%%"))
+    schema.prepare(connection, database.path)
+
+
 def test_the_migrations_make_exactly_the_tables_of_the_code(database_url: str) -> None:
     database = Database(database_url)
     with writing(database) as connection:
@@ -159,13 +170,7 @@ INSERT INTO task_counts VALUES ('p', 'agent_1', 'work', 2, 'pending', 1, 0)
 async def test_what_the_first_schema_holds_is_found_and_dispatched_by_the_present_one(database_url: str) -> None:
     database = Database(database_url)
     with writing(database) as connection:
-        configuration = schema.alembic_configuration()
-        configuration.attributes["connection"] = connection
-        with connection.begin():
-            command.upgrade(configuration, "0001")
-            for statement in FIRST_ROWS.split(";"):
-                connection.exec_driver_sql(statement.replace("%", "%%"))
-        schema.prepare(connection, database.path)
+        migrate_from("0001", FIRST_ROWS, database, connection)
         selection = TaskSelections(database).head("p", "agent_1", None, 10)
         statements = Statements(database)
         with connection.begin():
@@ -205,13 +210,7 @@ INSERT INTO feeds (project_id, feed_id, last, pruned) VALUES ('p', 'f', 0, 0)
 async def test_labels_and_unfinished_tasks_of_the_second_schema_are_found_by_the_present_one(database_url: str) -> None:
     database = Database(database_url)
     with writing(database) as connection:
-        configuration = schema.alembic_configuration()
-        configuration.attributes["connection"] = connection
-        with connection.begin():
-            command.upgrade(configuration, "0002")
-            for statement in LABELLED_ROWS.split(";"):
-                connection.exec_driver_sql(statement)
-        schema.prepare(connection, database.path)
+        migrate_from("0002", LABELLED_ROWS, database, connection)
         selections = TaskSelections(database)
         with connection.begin():
             found = Batch(connection.connection.cursor(), database, Statements(database), Recent(), 0)
@@ -250,13 +249,7 @@ INSERT INTO feeds (project_id, feed_id, last, pruned) VALUES ('p', 'f', 5, 3), (
 async def test_events_of_the_third_schema_are_read_by_the_present_one(database_url: str) -> None:
     database = Database(database_url)
     with writing(database) as connection:
-        configuration = schema.alembic_configuration()
-        configuration.attributes["connection"] = connection
-        with connection.begin():
-            command.upgrade(configuration, "0003")
-            for statement in EVENT_ROWS.split(";"):
-                connection.exec_driver_sql(statement if database.is_sqlite else statement.replace("%", "%%"))
-        schema.prepare(connection, database.path)
+        migrate_from("0003", EVENT_ROWS, database, connection)
     reader = Reader(database)
     try:
         body = '{"task":{"id":"task_1","labels":"{\\"a\\":\\"é\\"}"}}'

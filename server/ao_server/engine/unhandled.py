@@ -12,6 +12,7 @@ from ao_server.engine.intake import TYPE_QUEUE
 from ao_server.engine.registry import Registry
 from ao_server.engine.sessions import AgentKey, Session
 from ao_server.engine.transitions import Failure
+from ao_server.engine.wakes import is_claimable
 from ao_server.errors import DeadlineExceeded, Unavailable
 from ao_server.store import counts
 from ao_server.store.changes import Changes, Found, Operation
@@ -85,7 +86,7 @@ class Unhandled:
                 # A process that runs them has come.
                 return changes
             for (task,) in found.selected:
-                if task.status == "pending" and task.ready_at is None:
+                if is_claimable(task):
                     changes.include([transitions.fail(task, Failure("no_handler", message), now)])
                 changes.answer += 1
             return changes
