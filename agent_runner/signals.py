@@ -3,7 +3,7 @@
 They work while agent code blocks the loop.
 """
 
-import faulthandler
+import _thread
 import logging
 import os
 import signal
@@ -16,8 +16,6 @@ from typing import Any, Final
 log = logging.getLogger("agent_runner")
 
 NUMBERS: Final = (signal.SIGTERM, signal.SIGINT)
-# What a pipe holds.
-NOTES_BYTES: Final = 64 * 1024
 
 
 class Signals:
@@ -29,9 +27,6 @@ class Signals:
         self._is_handling = False
         self._fork = threading.local()
         self._is_main = threading.current_thread() is threading.main_thread()
-        # Where faulthandler notes each signal that arrives. `_thread.interrupt_main()`, which agent code may call, only
-        # runs the handler here, as if there had been one.
-        self._arrived, self._notes = -1, -1
 
     @contextmanager
     def handled(self) -> Generator[None, None, None]:
@@ -39,10 +34,7 @@ class Signals:
         if not self._is_main:
             yield
             return
-        self._arrived, self._notes = os.pipe()
-        for end in (self._arrived, self._notes):
-            os.set_blocking(end, False)
-        before = [self._handle(number) for number in NUMBERS]
+        before = [signal.signal(number, self._signalled) for number in NUMBERS]
         self._is_handling = True
         os.register_at_fork(
             before=self._before_fork,
@@ -54,24 +46,15 @@ class Signals:
         finally:
             self._is_handling = False
             for number, handler in zip(NUMBERS, before, strict=True):
-                faulthandler.unregister(number)
                 signal.signal(number, handler if handler is not None else signal.SIG_DFL)
-            os.close(self._arrived)
-            os.close(self._notes)
 
     def keep(self) -> None:
         """Puts the handlers back where agent code has set its own: the process must go on heeding signals."""
         if self._is_main:
             for number in NUMBERS:
                 if signal.getsignal(number) != self._signalled:
-                    faulthandler.unregister(number)
-                    self._handle(number)
+                    signal.signal(number, self._signalled)
                     log.warning("agent code has set a handler for %s: it is the runner's again", number.name)
-
-    def _handle(self, number: signal.Signals) -> Any:
-        before = signal.signal(number, self._signalled)
-        faulthandler.register(number, file=self._notes, all_threads=False, chain=True)
-        return before
 
     def _before_fork(self) -> None:
         # What arrives in the child before it has handlers of its own must wait for them.
@@ -83,22 +66,30 @@ class Signals:
     def _after_fork_in_child(self) -> None:
         """Processes that agent code forks off, those of multiprocessing too, end by signals like any other."""
         if self._is_handling:
-            for number, handler in ((signal.SIGTERM, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
-                faulthandler.unregister(number)
-                signal.signal(number, handler)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         self._after_fork()
 
-    def _has_arrived(self) -> bool:
-        try:
-            return bool(os.read(self._arrived, NOTES_BYTES))
-        except BlockingIOError:
-            return False
-
     def _signalled(self, number: int, frame: FrameType | None) -> None:
-        if not self._has_arrived():
-            log.warning("agent code called interrupt_main(), which interrupts no function here: ignored")
-            return
         if self._is_draining:
             os._exit(128 + number)
         self._is_draining = True
         self._drain()
+
+
+_simulate: Final = _thread.interrupt_main
+
+
+def _interrupt_main(signum: signal.Signals = signal.SIGINT, /) -> None:
+    """In place of `_thread.interrupt_main()`, with which agent code would end the process as if a signal had arrived.
+
+    The handler cannot tell the two apart, so it must not come to that: every signal counts.
+    """
+    handler: Any = signal.getsignal(signum) if signum in NUMBERS else None
+    if isinstance(getattr(handler, "__self__", None), Signals):
+        log.warning("agent code called interrupt_main(), which interrupts no function here: ignored")
+        return
+    _simulate(signum)
+
+
+_thread.interrupt_main = _interrupt_main

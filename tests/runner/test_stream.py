@@ -1,7 +1,9 @@
 """Real runner processes against a scripted server: what they say, what they keep, and when they give up."""
 
 import asyncio
+import ctypes
 import signal
+import sys
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
@@ -243,6 +245,25 @@ async def test_a_second_signal_ends_it_at_once(peer: Peer, tmp_path: Path) -> No
         await stream.status(lambda status: status.capacity == 0)
         runner.signal(signal.SIGINT)
         assert await runner.ended() == 128 + signal.SIGINT
+
+
+def thread_of_grpc(pid: int) -> int:
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    return next(int(thread.name) for thread in threads if (thread / "comm").read_text() == "event_engine\n")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a signal be aimed at one thread of a process")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_counts_whichever_thread_takes_it(peer: Peer, tmp_path: Path, number: signal.Signals) -> None:
+    """The system may give it to a thread that a library in C has started, of which Python knows nothing."""
+    async with running(tmp_path, AGENTS, address(peer)) as runner:
+        stream = await peer.stream()
+        await stream.hello()
+        assert ctypes.CDLL(None).tgkill(runner.process.pid, thread_of_grpc(runner.process.pid), number) == 0
+        assert (await stream.hear()).HasField("drain")
+        assert (await stream.hear()).drain.goodbye
+        stream.end()
+        assert await runner.ended() == 0
 
 
 async def test_agent_code_that_exits_in_the_background_does_not_end_the_runner(peer: Peer, tmp_path: Path) -> None:
