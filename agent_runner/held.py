@@ -6,7 +6,7 @@ the time of each attempt, and sees to it that code which was told to stop does, 
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -117,15 +117,18 @@ class Held:
                 begun.append(prepared)
             else:
                 self._end(attempt_id, prepared)
-        # The first one that starts wakes a thread, which would hold up the making of the others.
         for attempt in begun:
-            attempt.start()
             if attempt.timeout is not None:
                 self._deadlines.set(attempt.id, attempt.timeout, self._timed_out)
+        # The first one that starts wakes a thread, which would hold up what is done for the others.
+        for attempt in begun:
+            attempt.start()
         self._changed.set()
 
-    def ended(self, ended: Iterable[Ended]) -> None:
+    def ended(self, ended: Sequence[Ended]) -> None:
         """The code of these attempts has ended."""
+        if not ended:
+            return
         for attempt_id, outcome in ended:
             self._running.pop(attempt_id, None)
             self._strays.discard(attempt_id)
@@ -228,7 +231,7 @@ class Held:
     def _end(self, attempt_id: AttemptId, outcome: runners_pb2.Outcome) -> None:
         if attempt_id not in self._held or attempt_id in self._outcomes:
             return
-        outcome.attempt.CopyFrom(attempt_id.message())
+        outcome.attempt.task_id, outcome.attempt.number = attempt_id
         self._outcomes[attempt_id] = outcome
         self._unsettled_bytes += len(outcome.result)
         self._unsent[attempt_id] = None

@@ -162,8 +162,10 @@ class Stream:
 
     def _has_something_to_say(self) -> bool:
         """Most of what arrives is not answered: then the writer sleeps on, whose waking costs as much as some tasks."""
-        if self._instance.held.unsent or self._instance.outbox.has_reports:
-            return True
+        return bool(self._instance.held.unsent or self._instance.outbox.has_reports or self._is_status_due)
+
+    @property
+    def _is_status_due(self) -> bool:
         return self._room != self._said_room or self._loop.time() >= self._status_due
 
     @property
@@ -200,22 +202,21 @@ class Stream:
                 await self._send(runners_pb2.ConnectRequest(drain=runners_pb2.Drain(goodbye=True)))
                 await self._call.done_writing()
                 return
-            await self._send_status_if_due()
+            if self._is_status_due:
+                await self._send_status()
             await self._wake.wait()
 
     async def _send(self, message: runners_pb2.ConnectRequest) -> None:
         """Sends a status first when one is due: many reports must not hold up the lease."""
-        await self._send_status_if_due()
+        if self._is_status_due:
+            await self._send_status()
         self._check_lease()
         await self._call.write(message)
 
-    async def _send_status_if_due(self) -> None:
-        room = self._room
-        if self._loop.time() < self._status_due and room == self._said_room:
-            return
+    async def _send_status(self) -> None:
         self._check_lease()
         self._status_number += 1
-        self._said_room = room
+        self._said_room = self._room
         self._status_later()
         if "answer" not in self._timers:
             self._expect_answer()
@@ -230,16 +231,22 @@ class Stream:
         """Lines and progress, then outcomes: whatever an attempt said goes before how it ended."""
         instance = self._instance
         instance.held.ended(instance.outbox.take_ended())
-        has_outcomes = self._may_send_outcomes()
-        early = self._next_reports - self._loop.time()
-        if early > 0 and not has_outcomes:
-            if instance.outbox.has_reports:
+        # Taken before the lines: what ends while these are sent has others.
+        unsent = instance.held.take_unsent() if self._may_send_outcomes() else []
+        if instance.outbox.has_reports:
+            early = self._next_reports - self._loop.time()
+            if unsent or early <= 0:
+                await self._send_lines_and_progress()
+            else:
                 self._after("reports", early, self.wake)
-            return
+        for attempts, message in messages.outcomes(unsent):
+            self._flight.sent(attempts)
+            await self._send(message)
+
+    async def _send_lines_and_progress(self) -> None:
+        instance = self._instance
+        self._next_reports = self._loop.time() + REPORT_SECONDS
         lines, progress = instance.outbox.take_reports()
-        unsent = instance.held.take_unsent() if has_outcomes else []
-        if lines or progress:
-            self._next_reports = self._loop.time() + REPORT_SECONDS
         lines = [line for line in lines if line.attempt in instance.held]
         progress = {attempt: report for attempt, report in progress.items() if attempt in instance.held}
         sent = 0
@@ -253,9 +260,6 @@ class Stream:
         finally:
             if sent < len(lines) or progress:
                 instance.outbox.put_back(lines[sent:], progress)
-        for attempts, message in messages.outcomes(unsent):
-            self._flight.sent(attempts)
-            await self._send(message)
 
     def _may_send_outcomes(self) -> bool:
         held, now = self._instance.held, self._loop.time()

@@ -45,6 +45,7 @@ class UserLoop:
         self._after_turn = [aftermath.reopen_standard_files, after_turn]
         self._at_beat: list[Callable[[], None]] = []
         self._is_turn_to_end = False
+        self._is_look_to_come = False
         self._beginning: deque[Beginning] = deque()
         self._is_called = False
 
@@ -74,9 +75,19 @@ class UserLoop:
                 begun.append(beginning)
         finally:
             # The loop calls in order: after the first step of each.
-            self.loop.call_soon(_look, begun)
+            self._is_look_to_come = True
+            self.loop.call_soon(self._look, begun)
             if self._beginning:
                 self.loop.call_soon(self._begin_all)
+
+    def _look(self, begun: Iterable[Beginning]) -> None:
+        self._is_look_to_come = False
+        try:
+            for beginning in begun:
+                beginning.look()
+        finally:
+            if self._is_turn_to_end:
+                self._end_turn()
 
     def at_end_of_turn(self, action: Callable[[], None]) -> None:
         """Calls it in the loop after each turn in which agent code ended or said something."""
@@ -90,9 +101,13 @@ class UserLoop:
         """In the loop's thread: agent code has ended or said something in this turn."""
         if not self._is_turn_to_end:
             self._is_turn_to_end = True
-            self.loop.call_soon(self._end_turn)
+            # What ends in its first step needs no further turn.
+            if not self._is_look_to_come:
+                self.loop.call_soon(self._end_turn)
 
     def _end_turn(self) -> None:
+        if not self._is_turn_to_end:
+            return
         self._is_turn_to_end = False
         for action in self._after_turn:
             action()
@@ -129,11 +144,6 @@ class UserLoop:
         frame = sys._current_frames().get(self.thread)  # pyright: ignore[reportPrivateUsage] - there is no other way to look
         place = None if frame is None else _innermost_of_user(frame)
         return name if place is None else f"{name}, in {place}"
-
-
-def _look(begun: Iterable[Beginning]) -> None:
-    for beginning in begun:
-        beginning.look()
 
 
 def _tell(loop: asyncio.AbstractEventLoop, moved: asyncio.Event) -> None:

@@ -87,3 +87,46 @@ async def test_what_was_said_before_the_loop_blocked_is_heard_from_the_watch() -
     thread.start()
     assert heard.wait(20.0)
     thread.join()
+
+
+class Ringing:
+    """Agent code that has something to say in its first step, which is its last."""
+
+    def __init__(self, user: UserLoop, link: Link) -> None:
+        self._user = user
+        self._link = link
+
+    def begin(self) -> None:
+        self._work = self._user.loop.create_task(self._run())
+
+    async def _run(self) -> None:
+        self._link.doorbell.ring()
+
+    def look(self) -> None:
+        """Nothing to see."""
+
+
+async def test_what_ends_in_its_first_step_is_said_in_the_same_turn() -> None:
+    user = _user()
+    link = Link(user)
+    for _ in range(3):
+        user.begin(Ringing(user, link))
+    await asyncio.sleep(0)
+    assert link.woken == 0
+    await asyncio.sleep(0)
+    assert link.woken == 1
+    await _turn()
+    assert link.woken == 1
+
+
+async def test_what_ends_while_others_begin_is_said_too() -> None:
+    user = _user()
+    link = Link(user)
+    link.doorbell.ring()
+    user.begin(Ringing(user, link))
+    await _turn()
+    assert link.woken == 1
+    link.doorbell.answered()
+    link.doorbell.ring()
+    await _turn()
+    assert link.woken == 2
