@@ -15,12 +15,12 @@ from typing import Any, Final
 
 from sqlalchemy import Connection
 
-from ao_server import keys
+from ao_server.engine import projects
 from ao_server.engine.ids import Ids
 from ao_server.store import rows, schema, tables
 from ao_server.store.database import Database
 
-PROJECT: Final = keys.DEFAULT_PROJECT
+PROJECT: Final = projects.DEFAULT
 AGENTS: Final = 200
 AGENT_TYPES: Final = 10
 TYPES: Final = 20

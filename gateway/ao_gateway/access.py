@@ -1,19 +1,25 @@
-"""Whom a credential stands for: asked of the server once, kept for as long as it says."""
+"""Whom a credential stands for: asked of the server once, kept until the server tells of a change."""
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Iterable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Final
+from typing import Any, Final
 
 import grpc
+import structlog
 
 from agent_orchestration.v1 import access_pb2
 from ao_gateway.errors import Refusal, from_rpc_error, unauthorized, unavailable
 from ao_gateway.upstream import NoCredential, Upstream
 
+log: Any = structlog.get_logger("ao_gateway.access")
+
 MAX_KEPT: Final = 10_000
+BACKOFF_SECONDS: Final = 0.1
 MAX_CREDENTIAL: Final = 8192
 TIMEOUT_SECONDS: Final = 10.0
 _SCHEME: Final = b"bearer"
@@ -25,11 +31,20 @@ class Principal:
 
     credential_id: str
     project_id: str
+    scopes: frozenset[str] = frozenset()
+    # Of an access token: its OAuth client.
+    client_id: str = ""
+    # Rate limits of its own; 0 for none.
+    per_hour: int | None = None
+    per_minute: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class _Known:
     principal: Principal
+    # Monotonic seconds: when the credential ends, and until when its state is known to a gateway that is not told of
+    # changes.
+    ends: float
     until: float
 
 
@@ -68,13 +83,33 @@ class Access:
         self._monotonic = monotonic
         self._known: dict[bytes, _Known] = {}
         self._asking: dict[bytes, asyncio.Task[Principal]] = {}
+        self._is_watching = False
+        # Counts what was told of changes: an answer that was asked for before may be out of date.
+        self._generation = 0
+        # Set when a credential may have ended that somebody holds a connection open under.
+        self.changed = asyncio.Event()
+
+    async def run(self) -> None:
+        """Hears of changes while the server is there, until cancelled."""
+        while True:
+            await self._connected.wait()
+            try:
+                await self._watch()
+            except (NoCredential, grpc.aio.AioRpcError) as error:
+                log.debug("credentials_not_watched", reason=repr(error))
+            finally:
+                self._is_watching = False
+                self._forget_all()
+            await asyncio.sleep(BACKOFF_SECONDS)
 
     async def authenticate(self, credential: str) -> Principal:
         """Whom the credential stands for. Refusal with 401 when for nobody, 503 when the server cannot be asked."""
         digest = sha256(credential.encode()).digest()
         known = self._known.get(digest)
-        if known is not None and known.until > self._monotonic():
-            return known.principal
+        if known is not None:
+            now = self._monotonic()
+            if now < known.ends and (self._is_watching or now < known.until):
+                return known.principal
         if not self._connected.is_set():
             # A refusal of the gateway's own credential must not look like one of the user's.
             raise unavailable("The server cannot be reached")
@@ -86,9 +121,33 @@ class Access:
             asking.add_done_callback(lambda _: self._asking.pop(digest, None))
         return await asyncio.shield(asking)
 
+    async def _watch(self) -> None:
+        call = self._upstream.access.WatchCredentials(
+            access_pb2.WatchCredentialsRequest(), metadata=self._upstream.metadata()
+        )
+        async for response in call:
+            if not self._is_watching:
+                # What was found out before may have changed unheard.
+                self._is_watching = True
+                self._forget_all()
+            elif response.credential_ids:
+                self._forget(set(response.credential_ids))
+
+    def _forget(self, credential_ids: AbstractSet[str]) -> None:
+        self._generation += 1
+        for digest, known in list(self._known.items()):
+            if not credential_ids.isdisjoint((known.principal.credential_id, known.principal.client_id)):
+                del self._known[digest]
+        self.changed.set()
+
+    def _forget_all(self) -> None:
+        self._generation += 1
+        self._known.clear()
+        self.changed.set()
+
     async def _ask(self, credential: str, digest: bytes) -> Principal:
         request = access_pb2.AuthenticateRequest(credential=credential)
-        asked_at = self._monotonic()
+        asked_at, generation = self._monotonic(), self._generation
         try:
             metadata = self._upstream.metadata()
             response = await self._upstream.access.Authenticate(request, metadata=metadata, timeout=TIMEOUT_SECONDS)
@@ -97,8 +156,12 @@ class Access:
         except grpc.aio.AioRpcError as error:
             self._known.pop(digest, None)
             raise _refusal(error) from None
-        principal = Principal(response.principal.credential_id, response.principal.project_id)
-        self._keep(digest, _Known(principal, asked_at + response.cache_for.ToTimedelta().total_seconds()))
+        principal = _principal(response.principal)
+        if generation == self._generation:
+            ends = math.inf
+            if response.principal.HasField("expires_in"):
+                ends = asked_at + response.principal.expires_in.ToMicroseconds() / 1e6
+            self._keep(digest, _Known(principal, ends, asked_at + response.cache_for.ToMicroseconds() / 1e6))
         return principal
 
     def _keep(self, digest: bytes, known: _Known) -> None:
@@ -106,6 +169,17 @@ class Access:
         while len(self._known) >= MAX_KEPT:
             del self._known[next(iter(self._known))]
         self._known[digest] = known
+
+
+def _principal(message: access_pb2.Principal) -> Principal:
+    return Principal(
+        credential_id=message.credential_id,
+        project_id=message.project_id,
+        scopes=frozenset(message.scopes),
+        client_id=message.client_id,
+        per_hour=message.per_hour if message.HasField("per_hour") else None,
+        per_minute=message.per_minute if message.HasField("per_minute") else None,
+    )
 
 
 def _refusal(error: grpc.aio.AioRpcError) -> Refusal:

@@ -68,19 +68,20 @@ class Gateway:
         routes = bindings.read(FILES)
         for binding in routes:
             serve = self._streams.endpoint(binding) if binding.is_stream else self._unary.endpoint(binding)
-            rest.add(binding.http_method, binding.path, serve)
-        rest.add("GET", SOCKET_PATH, ask_for_upgrade, needs_credential=False)
-        rest.add("GET", "/livez", probes.livez, needs_credential=False)
-        rest.add("GET", "/readyz", probes.readyz(self.relay.connected), needs_credential=False)
+            rest.add(binding.http_method, binding.path, serve, scope=binding.scope)
+        rest.add("GET", SOCKET_PATH, ask_for_upgrade)
+        rest.add("GET", "/livez", probes.livez)
+        rest.add("GET", "/readyz", probes.readyz(self.relay.connected))
         reference = Reference(routes)
-        rest.add("GET", DOCUMENT_PATH, reference.document, needs_credential=False)
-        rest.add("GET", PAGE_PATH, reference.page, needs_credential=False)
+        rest.add("GET", DOCUMENT_PATH, reference.document)
+        rest.add("GET", PAGE_PATH, reference.page)
         return rest
 
     @asynccontextmanager
     async def _lifespan(self, application: Starlette) -> AsyncGenerator[None]:
         tasks = [
             supervised("relay", self.relay.run),
+            supervised("access", self._access.run),
             supervised("recheck", lambda: recheck(self._access, (self._sockets, self._streams))),
         ]
         try:

@@ -26,6 +26,8 @@ class Binding:
     response: Descriptor
     body: str
     success_status: int
+    # What the caller's credential must hold.
+    scope: str
     # The answers come one by one, as Server-Sent Events.
     is_stream: bool = False
 
@@ -97,12 +99,15 @@ def _of_rule(method: MethodDescriptor, rule: http_pb2.HttpRule) -> Binding:
         response=method.output_type,
         body=rule.body,
         success_status=method.GetOptions().Extensions[options_pb2.success_status] or 200,
+        scope=method.GetOptions().Extensions[options_pb2.scope],
         is_stream=method.server_streaming,
     )
 
 
 def _check(binding: Binding) -> None:
     fields = binding.request.fields_by_name
+    if not binding.scope:
+        raise BadBinding(f"{binding.rpc}: no scope is named")
     if not binding.path.startswith("/") or not all(binding.segments):
         raise BadBinding(f"{binding.rpc}: the path {binding.path} has an empty part")
     for segment in binding.segments:

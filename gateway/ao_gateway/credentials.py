@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import Collection
+from contextlib import suppress
 from typing import Final, Protocol
 
 from ao_gateway.access import Access
 from ao_gateway.errors import Refusal
 
-RECHECK_SECONDS: Final = 1.0
+# For what ends by itself; of what is changed the access is told.
+RECHECK_SECONDS: Final = 0.5
 
 
 class Holder(Protocol):
@@ -26,7 +28,10 @@ class Holder(Protocol):
 async def recheck(access: Access, holders: Collection[Holder]) -> None:
     """Ends connections whose credential has ended, until cancelled."""
     while True:
-        await asyncio.sleep(RECHECK_SECONDS)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(RECHECK_SECONDS):
+                await access.changed.wait()
+        access.changed.clear()
         for credential in {each for holder in holders for each in holder.credentials}:
             try:
                 await access.authenticate(credential)

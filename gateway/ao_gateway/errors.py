@@ -59,6 +59,11 @@ def unauthorized(message: str) -> Refusal:
     return Refusal(401, "unauthorized", message, headers=[(b"www-authenticate", b"Bearer")])
 
 
+def forbidden(message: str) -> Refusal:
+    """403: the credential is good, but not for this."""
+    return Refusal(403, "forbidden", message)
+
+
 def unavailable(message: str, retry_after: int = RETRY_AFTER_SECONDS) -> Refusal:
     """503 that says when to come back, in whole seconds."""
     return Refusal(503, "unavailable", message, headers=[_retry_after(retry_after)])

@@ -20,6 +20,9 @@ BODIES: Final[dict[str, dict[str, Any]]] = {
         "name": "Updated Agent Name",
         "configuration": {"max_concurrent_tasks": 15, "timeout": 600},
     },
+    "CreateKey": {"name": "Reporting service", "scopes": ["tasks:read", "monitoring:read"], "expires_in": 2592000},
+    "CreateOAuthClient": {"name": "Billing service", "scopes": ["tasks:read", "tasks:write"]},
+    "CreateProject": {"name": "Staging"},
     "CreateTask": _TASK,
     "CreateTasks": {"tasks": [_TASK, _TASK | {"schedule": {"type": "delayed", "delay": 60}}]},
 }

@@ -8,6 +8,7 @@ from typing import Any, Final, Protocol
 import structlog
 from starlette.types import Receive, Scope, Send
 
+from agent_orchestration.scopes import holds, lacking
 from ao_gateway import access, errors, request_ids
 from ao_gateway.access import Access
 from ao_gateway.bindings import Paths
@@ -80,7 +81,8 @@ Serve = Callable[[Request], Awaitable[Answer | None]]
 @dataclass(frozen=True, slots=True)
 class _Endpoint:
     serve: Serve
-    needs_credential: bool
+    # What the credential must hold; None where none is asked for.
+    scope: str | None
 
 
 class Rest:
@@ -90,9 +92,11 @@ class Rest:
         self._access = access
         self._paths: Paths[_Endpoint] = Paths()
 
-    def add(self, http_method: str, path: str, serve: Serve, *, needs_credential: bool = True) -> None:
-        """Takes an endpoint. HEAD goes with GET. BadBinding when there is one already."""
-        self._paths.add(http_method, path, _Endpoint(serve, needs_credential))
+    def add(self, http_method: str, path: str, serve: Serve, *, scope: str | None = None) -> None:
+        """Takes an endpoint, for credentials with the scope or for all. HEAD goes with GET. BadBinding when there is
+        one already.
+        """
+        self._paths.add(http_method, path, _Endpoint(serve, scope))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one HTTP request, whatever happens, in the documented shape."""
@@ -125,11 +129,13 @@ class Rest:
         if endpoint is None:
             raise errors.method_not_allowed(found.targets)
         request.values = found.values
-        if endpoint.needs_credential:
+        if endpoint.scope is not None:
             credential = access.bearer(request.headers)
             if credential is None:
                 raise errors.unauthorized("A credential is needed: Authorization: Bearer <key>")
-            await self._access.authenticate(credential)
+            principal = await self._access.authenticate(credential)
+            if not holds(principal.scopes, endpoint.scope):
+                raise errors.forbidden(lacking(endpoint.scope))
             request.credential = credential
         return await endpoint.serve(request)
 

@@ -6,10 +6,12 @@ from typing import Any, Final
 import structlog
 from starlette.types import Receive, Scope, Send
 
+from agent_orchestration.scopes import holds, lacking
+from agent_orchestration.v1 import monitoring_pb2, options_pb2
 from ao_gateway import access, messages, request_ids
 from ao_gateway.access import Access, Principal
 from ao_gateway.channels import Filter
-from ao_gateway.errors import Refusal, malformed, unauthorized
+from ao_gateway.errors import Refusal, forbidden, malformed, unauthorized
 from ao_gateway.feed import Feed, Feeds
 from ao_gateway.frames import Sink
 from ao_gateway.messages import Auth, Ping, Subscribe, Unsubscribe
@@ -19,6 +21,13 @@ from ao_gateway.watcher import RESTART, SocketWatcher, Subscription
 log: Any = structlog.get_logger("ao_gateway.sockets")
 
 SOCKET_PATH: Final = "/v1/ws"
+# What a credential must hold to hear events, over whichever way.
+SCOPE: Final[str] = (
+    monitoring_pb2.DESCRIPTOR.services_by_name["MonitoringService"]
+    .methods_by_name["WatchEvents"]
+    .GetOptions()
+    .Extensions[options_pb2.scope]
+)
 SINK: Final = "agent_orchestration.sink"
 MAX_SUBSCRIPTIONS: Final = 100
 AUTH_SECONDS: Final = 10.0
@@ -147,7 +156,7 @@ class _Socket:
         """Takes a credential, or a fresh one in place of the last. It must be of the same project."""
         principal = await self._access.authenticate(credential)
         if self._principal is not None and principal.project_id != self._principal.project_id:
-            raise Refusal(403, "forbidden", "The credential is of another project")
+            raise forbidden("The credential is of another project")
         self._principal = principal
         self.credential = credential
         self._answer(messages.authenticated())
@@ -215,6 +224,8 @@ class _Socket:
     async def _joined_feed(self) -> Feed:
         if self._principal is None:
             raise unauthorized("The first message must be auth")
+        if not holds(self._principal.scopes, SCOPE):
+            raise forbidden(lacking(SCOPE))
         if self._feed is None:
             self._feed = self._feeds.join(self._principal.project_id, self._watcher)
         await self._feed.ready()

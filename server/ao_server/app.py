@@ -16,7 +16,9 @@ from sqlalchemy.exc import ArgumentError, DatabaseError
 from agent_orchestration.v1 import (
     access_pb2_grpc,
     agents_pb2_grpc,
+    keys_pb2_grpc,
     monitoring_pb2_grpc,
+    projects_pb2_grpc,
     relay_pb2_grpc,
     runners_pb2_grpc,
     tasks_pb2_grpc,
@@ -24,14 +26,16 @@ from agent_orchestration.v1 import (
 from ao_server import folder, keys
 from ao_server.api.access import AccessServicer
 from ao_server.api.agents import AgentServicer
+from ao_server.api.keys import KeyServicer
 from ao_server.api.methods import Methods
 from ao_server.api.monitoring import MonitoringServicer
+from ao_server.api.projects import ProjectServicer
 from ao_server.api.relay import RelayServicer
 from ao_server.api.runners import RunnerServicer
 from ao_server.api.standard_services import StandardServices
 from ao_server.api.tasks import TaskServicer
-from ao_server.engine import counters
-from ao_server.engine.access import Access, sha256
+from ao_server.engine import counters, projects
+from ao_server.engine.access import Access
 from ao_server.engine.alerts import Alerts
 from ao_server.engine.clearing import Clearing
 from ao_server.engine.clock import SystemClock
@@ -42,6 +46,7 @@ from ao_server.engine.ids import Ids
 from ao_server.engine.pruning import Pruning
 from ao_server.engine.registry import Registry
 from ao_server.engine.releases import Releases
+from ao_server.engine.secrets import sha256
 from ao_server.engine.unhandled import Unhandled
 from ao_server.engine.waits import Waits
 from ao_server.errors import CannotStart
@@ -115,12 +120,13 @@ async def serving(settings: Settings, stop: asyncio.Event) -> AsyncGenerator[Ser
         feed = Feed(reader)
         waits = Waits()
         releases = Releases(reader, selections, clock)
+        access = Access(reader, clock, keys.gateway_key(settings.data_dir, settings.gateway_key))
         writer = Writer(
             database,
             clock.now,
             follow_ups=dispatcher.claims,
             count=counters.of,
-            observe=_each(registry.observe, releases.observe, dispatcher.observe, totals.observe),
+            observe=_each(registry.observe, releases.observe, dispatcher.observe, totals.observe, access.observe),
             publish=_each(feed.publish, waits.publish),
             on_death=die,
         )
@@ -134,7 +140,6 @@ async def serving(settings: Settings, stop: asyncio.Event) -> AsyncGenerator[Ser
         await clearing.restore(reader)
         alerts = Alerts(feed, clock, lambda: database.disk_usage(settings.data_dir), settings.disk_alert)
 
-        access = Access(reader, clock, keys.gateway_key(settings.data_dir, settings.gateway_key))
         methods = Methods(access, ids, clock)
         relay = RelayServicer(methods)
         agents_pb2_grpc.add_AgentServiceServicer_to_server(
@@ -147,9 +152,15 @@ async def serving(settings: Settings, stop: asyncio.Event) -> AsyncGenerator[Ser
             MonitoringServicer(writer, totals, feed, clock, settings.data_dir), _as_server(methods)
         )
         runners_pb2_grpc.add_RunnerServiceServicer_to_server(
-            RunnerServicer(fleet, writer, random.random, settings.lease), _as_server(methods)
+            RunnerServicer(fleet, writer, reader, random.random, settings.lease), _as_server(methods)
         )
-        access_pb2_grpc.add_AccessServiceServicer_to_server(AccessServicer(access), _as_server(methods))
+        access_pb2_grpc.add_AccessServiceServicer_to_server(
+            AccessServicer(access, writer, reader, clock, ids), _as_server(methods)
+        )
+        keys_pb2_grpc.add_KeyServiceServicer_to_server(KeyServicer(writer, reader, ids), _as_server(methods))
+        projects_pb2_grpc.add_ProjectServiceServicer_to_server(
+            ProjectServicer(writer, reader, feed, ids), _as_server(methods)
+        )
         relay_pb2_grpc.add_RelayServiceServicer_to_server(relay, _as_server(methods))
 
         standard = StandardServices(methods.services)
@@ -225,9 +236,9 @@ def _open(database: Database) -> Connection:
 
 async def _ensure_project(settings: Settings, reader: Reader, writer: Writer, ids: Ids) -> str | None:
     """Makes the default project at the first start; returns its admin key then."""
-    if await events.feed(reader, keys.DEFAULT_PROJECT) is None:
+    if await events.feed(reader, projects.DEFAULT) is None:
         key = keys.new_admin_key(settings.data_dir, settings.admin_key)
-        await writer.submit(keys.found_project(key, ids))
+        await writer.submit(projects.found_default(key, ids))
         return key
     given = settings.admin_key
     if given is not None and await credentials.by_hash(reader, sha256(given)) is None:

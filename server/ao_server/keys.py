@@ -1,21 +1,15 @@
 """The two keys that a data folder holds: the admin's, for people, and the gateway's own."""
 
 import os
-import secrets
 from pathlib import Path
 from typing import Final
 
 import structlog
 
-from ao_server.engine.access import sha256
-from ao_server.engine.ids import Ids
-from ao_server.store import rows
-from ao_server.store.changes import Changes, Found, Operation
+from ao_server.engine import secrets
 
 log = structlog.get_logger("ao_server.keys")
 
-DEFAULT_PROJECT: Final = "project_default"
-ADMIN: Final = "admin"
 SHORT_KEY_LENGTH: Final = 32
 
 
@@ -26,7 +20,7 @@ def gateway_key(data_dir: Path, given: str | None) -> str:
         return given
     kept = _read(path)
     if kept is None:
-        kept = f"ao_gw_{secrets.token_urlsafe(32)}"
+        kept = secrets.new(secrets.GATEWAY)
         _write(path, kept)
     return kept
 
@@ -38,23 +32,9 @@ def new_admin_key(data_dir: Path, given: str | None) -> str:
     path = data_dir / "admin.key"
     if given is not None and len(given) < SHORT_KEY_LENGTH:
         log.warning("short_admin_key", advice=f"use at least {SHORT_KEY_LENGTH} characters")
-    key = given or _read(path) or f"ao_live_{secrets.token_urlsafe(32)}"
+    key = given or _read(path) or secrets.new(secrets.KEY)
     _write(path, key)
     return key
-
-
-def found_project(key: str, ids: Ids) -> Operation[None]:
-    """Makes the default project: its feed and its admin credential."""
-
-    def decide(found: Found, now: int) -> Changes[None]:
-        identifier, created_at = ids.new("key", now)
-        credential = rows.Credential(
-            project_id=DEFAULT_PROJECT, id=identifier, name=ADMIN, sha256=sha256(key), created_at=created_at
-        )
-        feed = rows.Feed(project_id=DEFAULT_PROJECT, feed_id=secrets.token_hex(4))
-        return Changes(None, rows=[credential, feed])
-
-    return Operation(decide)
 
 
 def _read(path: Path) -> str | None:

@@ -23,10 +23,10 @@ from ao_gateway import (
 )
 from ao_gateway import errors as gateway_errors
 from ao_server import app, settings
-from ao_server.api import agent_messages, calls, pages, runner_messages, runners
+from ao_server.api import access, agent_messages, calls, pages, runner_messages, runners
 from ao_server.api import tasks as api_tasks
+from ao_server.engine import access as engine_access
 from ao_server.engine import (
-    access,
     cancellation,
     configuration,
     dispatch,
@@ -81,7 +81,7 @@ LIMITS: Final = {
     "pause between parts of the body": _seconds(body.GAP_SECONDS),
     "time to answer, beside a `wait`": _seconds(unary.TIMEOUT_SECONDS),
     "idle connection": _seconds(server.KEEP_ALIVE_SECONDS),
-    "credential": f"{access.MAX_CREDENTIAL_LENGTH:,} characters",
+    "credential": f"{engine_access.MAX_CREDENTIAL_LENGTH:,} characters",
     "`X-Request-Id`": f"{request_ids.MAX_LENGTH} characters",
     "faults named in one answer": f"{gateway_errors.MAX_VIOLATIONS}",
     "requests in flight, a gateway": f"{in_flight.MAX_CALLS:,}",
@@ -161,7 +161,7 @@ LIMITS: Final = {
     "bytes waiting for all such readers, a gateway": _size(event_stream.MAX_HELD_BYTES),
     "filters of `WatchEvents`": f"{_rules(monitoring_pb2.WatchEventsRequest, 'filters').max_items}",
     "log text in one event": f"{logs.EVENT_CHARACTERS // 1024} Ki characters",
-    "a credential that ended still works for": _seconds(access.CACHE_SECONDS),
+    "connections outlive their credential for at most": _seconds(access.CACHE_SECONDS),
     "writes waiting": f"{writer.MAX_WAITING:,}",
     "reads of tasks waiting for a connection": f"{driver.MAX_WAITING:,}",
     "such a read waits": _seconds(driver.WAIT_SECONDS),

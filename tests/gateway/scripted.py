@@ -63,6 +63,8 @@ class ScriptedServer(
         self.answers_watches = asyncio.Event()
         self.answers_watches.set()
         self.cache_seconds = 60.0
+        self.scopes = ["admin"]
+        self._credential_watches: set[asyncio.Queue[str]] = set()
         self.feed_id = "f1"
         self.is_silent = False
         self.address = "127.0.0.1:0"
@@ -87,6 +89,12 @@ class ScriptedServer(
         if self._server is not None:
             await self._server.stop(None)
             self._server = None
+
+    def revoke(self, key: str) -> None:
+        """The key is not known any more; gateways that watch are told."""
+        del self.keys[key]
+        for changed in self._credential_watches:
+            changed.put_nowait(f"key_of_{key}")
 
     def cursor(self, position: int) -> str:
         """The cursor behind that many events."""
@@ -170,8 +178,33 @@ class ScriptedServer(
             await self._abort(context, refused(code_pb2.UNAUTHENTICATED, "unauthorized"))
         response = access_pb2.AuthenticateResponse()
         response.principal.project_id = project_id or ""
+        response.principal.credential_id = f"key_of_{request.credential}"
+        response.principal.scopes.extend(self.scopes)
         response.cache_for.FromMicroseconds(round(self.cache_seconds * 1e6))
         return response
+
+    async def WatchCredentials(
+        self, request: access_pb2.WatchCredentialsRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[access_pb2.WatchCredentialsResponse]:
+        await self._admit(context)
+        changed: asyncio.Queue[str] = asyncio.Queue()
+        self._credential_watches.add(changed)
+        try:
+            yield access_pb2.WatchCredentialsResponse()
+            while True:
+                yield access_pb2.WatchCredentialsResponse(credential_ids=[await changed.get()])
+        finally:
+            self._credential_watches.discard(changed)
+
+    async def IssueToken(
+        self, request: access_pb2.IssueTokenRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> access_pb2.IssueTokenResponse:
+        raise NotImplementedError("the real server does")
+
+    async def RevokeToken(
+        self, request: access_pb2.RevokeTokenRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> access_pb2.RevokeTokenResponse:
+        raise NotImplementedError("the real server does")
 
     async def GetHealth(
         self, request: monitoring_pb2.GetHealthRequest, context: grpc.aio.ServicerContext[Any, Any]

@@ -96,7 +96,7 @@ async def test_no_credential_in_time_closes(running: Running, monkeypatch: pytes
 async def test_an_ended_credential_closes(running: Running) -> None:
     running.upstream.cache_seconds = 0.1
     async with opened(running) as client:
-        del running.upstream.keys["ao_live_one"]
+        running.upstream.revoke("ao_live_one")
         assert await client.close_code() == 4401
 
 
@@ -107,8 +107,8 @@ async def test_a_fresh_credential_takes_over_but_not_one_of_another_project(runn
         error, authenticated = await client.hear(2)
         assert error["error"]["code"] == "forbidden"
         assert authenticated == {"type": "authenticated"}
-        del running.upstream.keys["ao_live_one"]
-        del running.upstream.keys["ao_live_again"]
+        running.upstream.revoke("ao_live_one")
+        running.upstream.revoke("ao_live_again")
         assert await client.close_code() == 4401
 
 

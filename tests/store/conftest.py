@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from ao_server import keys
+from ao_server.engine import projects
 from ao_server.store import schema
 from ao_server.store.database import Database
 from tests.store.fleet_world import World, open_world
@@ -30,7 +30,7 @@ async def world(template: Path, tmp_path: Path) -> AsyncGenerator[World, None]:
     """The real engine on a copy of the empty store, with a project in it."""
     world = open_world(template, tmp_path / "ao.db", Random(1).random)
     try:
-        world.submit(keys.found_project("a key that nobody has", world.ids))
+        world.submit(projects.found_default("a key that nobody has", world.ids))
         await world.settle()
         yield world
     finally:

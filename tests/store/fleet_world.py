@@ -13,8 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from ao_server import keys
-from ao_server.engine import administration, counters, reports
+from ao_server.engine import administration, counters, projects, reports
 from ao_server.engine.clearing import Clearing
 from ao_server.engine.dispatch import Dispatcher
 from ao_server.engine.fleet import Fleet
@@ -44,7 +43,7 @@ from ao_server.store.reader import Reader
 from ao_server.store.selections import TaskSelections
 from ao_server.store.writer import Writer
 
-PROJECT = keys.DEFAULT_PROJECT
+PROJECT = projects.DEFAULT
 LEASE = 15.0
 STATUS_SECONDS = 5
 TURNS = 6

@@ -16,8 +16,7 @@ from typing import Any
 
 import pytest
 
-from ao_server import keys
-from ao_server.engine import administration, cancellation, intake, placement, presence, retries
+from ao_server.engine import administration, cancellation, intake, placement, presence, projects, retries
 from ao_server.engine.intake import TYPE_QUEUE
 from ao_server.engine.reports import CancelledByAgent, Completed, HandedBack
 from ao_server.engine.sessions import AgentKey, InstanceKey
@@ -410,7 +409,7 @@ async def walking(template: Path, folder: Path, seed: int) -> AsyncGenerator[Wal
     world = open_world(template, folder / "ao.db", random.random)
     clearing = asyncio.create_task(world.clearing.run(world.writer))
     try:
-        world.submit(keys.found_project("a key that nobody has", world.ids))
+        world.submit(projects.found_default("a key that nobody has", world.ids))
         yield Walk(world, folder / "ao.db", random)
     finally:
         clearing.cancel()

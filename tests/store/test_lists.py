@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from ao_server import keys
-from ao_server.engine import counters, intake, transitions
+from ao_server.engine import counters, intake, projects, transitions
 from ao_server.engine.ids import Ids
 from ao_server.errors import Invalid
 from ao_server.store import list_sql, lists, rows, schema, tables
@@ -28,7 +27,7 @@ from ao_server.store.writer import Writer
 from tests.store.test_schema import writing
 from tests.store.test_writer import no_follow_ups
 
-PROJECT = keys.DEFAULT_PROJECT
+PROJECT = projects.DEFAULT
 TYPES = ("clean", "load", "never")
 LABELS = (("env", "prod"), ("env", "test"), ("team", "red"))
 START = 1_760_000_000_000_000
@@ -163,7 +162,7 @@ async def world(url: str, seed: int) -> AsyncGenerator[World, None]:
     )
     writer.start(connection)
     ids = Ids()
-    await writer.submit(keys.found_project("a key that nobody has", ids))
+    await writer.submit(projects.found_default("a key that nobody has", ids))
     made = World(pick, writer, reader, totals, ids)
     for name, type_ in (("a", "worker"), ("b", "worker"), ("c", "other")):
         made.agents.append(await writer.submit(intake.create_agent(intake.NewAgent(PROJECT, name, type_), ids)))

@@ -14,8 +14,7 @@ import psycopg
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from ao_server import keys
-from ao_server.engine import attach, counters, intake
+from ao_server.engine import attach, counters, intake, projects
 from ao_server.engine.clock import SystemClock
 from ao_server.engine.ids import Ids
 from ao_server.errors import DeadlineExceeded, Invalid, Unavailable
@@ -29,7 +28,7 @@ from ao_server.store.reader import Reader
 from ao_server.store.totals import Totals
 from ao_server.store.writer import Writer
 
-PROJECT = keys.DEFAULT_PROJECT
+PROJECT = projects.DEFAULT
 
 
 @dataclass
@@ -72,7 +71,7 @@ async def opened(url: str) -> AsyncGenerator[Store, None]:
     )
     writer.start(connection)
     ids = Ids()
-    await writer.submit(keys.found_project("a key that nobody has", ids))
+    await writer.submit(projects.found_default("a key that nobody has", ids))
     try:
         yield Store(writer, Reader(database), ids, published, observed, deaths)
     finally:

@@ -1,17 +1,34 @@
 """AccessService."""
 
-from typing import Any
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any, Final
 
 from agent_orchestration.v1 import access_pb2, access_pb2_grpc
-from ao_server.engine.access import CACHE_SECONDS, Access
-from ao_server.errors import Unauthorized
+from ao_server.engine import secrets, tokens
+from ao_server.engine.access import Access, Principal
+from ao_server.engine.clock import Clock
+from ao_server.engine.ids import Ids
+from ao_server.errors import Unauthorized, Unavailable
+from ao_server.store import credentials, rows
+from ao_server.store.reader import Reader
+from ao_server.store.writer import Writer
+
+# For how long a gateway that hears of no changes may believe what it was told.
+CACHE_SECONDS: Final = 1.0
+# Changes that a gateway has yet to hear of. Beyond it must forget all that it knows.
+MOST_CHANGES: Final = 10_000
 
 
 class AccessServicer(access_pb2_grpc.AccessServiceServicer):
-    """Tells gateways whom a credential stands for."""
+    """Tells gateways whom a credential stands for, and gives out access tokens at their request."""
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, access: Access, writer: Writer, reader: Reader, clock: Clock, ids: Ids) -> None:
         self._access = access
+        self._writer = writer
+        self._reader = reader
+        self._clock = clock
+        self._ids = ids
 
     async def Authenticate(
         self, request: access_pb2.AuthenticateRequest, context: Any
@@ -20,8 +37,65 @@ class AccessServicer(access_pb2_grpc.AccessServiceServicer):
         principal = await self._access.authenticate(request.credential)
         if principal.is_gateway:
             raise Unauthorized("the credential is not valid")
-        response = access_pb2.AuthenticateResponse()
-        response.principal.credential_id = principal.credential_id
-        response.principal.project_id = principal.project_id
+        response = access_pb2.AuthenticateResponse(principal=self._message(principal))
         response.cache_for.FromMicroseconds(round(CACHE_SECONDS * 1e6))
         return response
+
+    async def WatchCredentials(
+        self, request: access_pb2.WatchCredentialsRequest, context: Any
+    ) -> AsyncIterator[access_pb2.WatchCredentialsResponse]:
+        """Tells which credentials change."""
+        changed: set[str] = set()
+        wake = asyncio.Event()
+
+        def told(credential_id: str) -> None:
+            if len(changed) <= MOST_CHANGES:
+                changed.add(credential_id)
+            wake.set()
+
+        with self._access.listening(told):
+            yield access_pb2.WatchCredentialsResponse()
+            while True:
+                await wake.wait()
+                wake.clear()
+                if len(changed) > MOST_CHANGES:
+                    raise Unavailable("too many credentials have changed")
+                ids = list(changed)
+                changed.clear()
+                yield access_pb2.WatchCredentialsResponse(credential_ids=ids)
+
+    async def IssueToken(self, request: access_pb2.IssueTokenRequest, context: Any) -> access_pb2.IssueTokenResponse:
+        """Gives an access token to an OAuth client."""
+        client = await self._client(request.client_id)
+        token = secrets.new(secrets.TOKEN)
+        operation = tokens.issue(client, request.client_secret, request.scope.split(), token, self._ids)
+        row = await self._writer.write(operation)
+        response = access_pb2.IssueTokenResponse(access_token=token, scopes=row.scopes.split())
+        response.expires_in.FromMicroseconds(client.token_lifetime or tokens.DEFAULT_LIFETIME)
+        return response
+
+    async def RevokeToken(self, request: access_pb2.RevokeTokenRequest, context: Any) -> access_pb2.RevokeTokenResponse:
+        """Ends an access token of an OAuth client."""
+        client = await self._client(request.client_id)
+        token = await credentials.by_hash(self._reader, secrets.sha256(request.token))
+        await self._writer.write(tokens.revoke(client, request.client_secret, token))
+        return access_pb2.RevokeTokenResponse()
+
+    async def _client(self, client_id: str) -> rows.Credential:
+        client = await credentials.client(self._reader, client_id)
+        if client is None:
+            raise Unauthorized("the client is not known")
+        return client
+
+    def _message(self, principal: Principal) -> access_pb2.Principal:
+        message = access_pb2.Principal(
+            credential_id=principal.credential_id,
+            project_id=principal.project_id,
+            scopes=sorted(principal.scopes),
+            client_id=principal.client_id,
+            per_hour=principal.per_hour,
+            per_minute=principal.per_minute,
+        )
+        if principal.expires_at is not None:
+            message.expires_in.FromMicroseconds(max(0, principal.expires_at - self._clock.now()))
+        return message

@@ -7,19 +7,22 @@ A method reached over gRPC and one reached through the relay pass the same check
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any, Final
 
 import grpc
+import msgspec
 import structlog
 from google.protobuf import descriptor_pool
 from google.protobuf.message import Message
 from google.rpc import status_pb2
 
+from agent_orchestration.scopes import holds, lacking
 from agent_orchestration.v1 import options_pb2
 from ao_server.api import calls, errors
 from ao_server.api.validation import validate
-from ao_server.engine.access import Access, Principal
+from ao_server.engine.access import Access, Held, Principal
 from ao_server.engine.clock import Clock
 from ao_server.engine.ids import Ids
 from ao_server.errors import Forbidden, Problem, Unauthorized, Unavailable
@@ -29,6 +32,7 @@ log = structlog.get_logger("ao_server.api")
 Metadata = Mapping[str, str]
 PROJECT_KEY: Final = "agent-orchestration-project"
 _SCHEME: Final = "bearer "
+_NOT_ANY_MORE: Final = Unauthorized("the credential is not valid any more")
 
 
 class Methods:
@@ -41,13 +45,19 @@ class Methods:
         self._handlers: dict[str, Any] = {}
         self._services: dict[str, dict[str, Any]] = {}
         self._streams: set[asyncio.Task[Any]] = set()
+        # Calls, streams and others, whose credential has ended.
+        self._ended: set[asyncio.Task[Any]] = set()
         self._stopping = False
 
     def add_generic_rpc_handlers(self, handlers: Sequence[Any]) -> None:
         """Part of what generated code expects of a server; the registered handlers below are the same methods."""
 
     def add_registered_method_handlers(self, service: str, handlers: dict[str, Any]) -> None:
-        """Takes a service's methods from generated code."""
+        """Takes a service's methods from generated code. ValueError when one of them does not say who may call it."""
+        for name in handlers:
+            rule = _rule(f"/{service}/{name}")
+            if rule.audience != options_pb2.AUDIENCE_GATEWAYS and not rule.scope:
+                raise ValueError(f"{service}.{name} names no scope")
         self._services[service] = handlers
         self._handlers |= {f"/{service}/{name}": handler for name, handler in handlers.items()}
 
@@ -78,6 +88,10 @@ class Methods:
             calls.enter(await self._admit(method, metadata, timeout, on_parked))
             validate(request)
             return handler.response_serializer(await handler.unary_unary(request, None))
+        except asyncio.CancelledError:
+            if not self._has_ended():
+                raise
+            return errors.status_of(_NOT_ANY_MORE)
         except Exception as error:
             return errors.status_of(self._problem(method, error))
 
@@ -94,13 +108,10 @@ class Methods:
         timeout: float | None,
         on_parked: Callable[[bool], None] = calls.untold,
     ) -> calls.Call:
-        authorization = metadata.get("authorization", "")
-        if authorization[: len(_SCHEME)].lower() != _SCHEME:
-            raise Unauthorized("a credential is needed: authorization: Bearer <key>")
-        principal = await self._access.authenticate(authorization[len(_SCHEME) :].strip())
-        principal = _acting(principal, _audience(method), metadata)
+        credential = _credential(metadata)
+        principal = _acting(await self._access.authenticate(credential), _rule(method), metadata)
         request_id = metadata.get("x-request-id") or self._ids.new("req", self._clock.now())[0]
-        return calls.Call(principal, request_id, timeout, on_parked)
+        return calls.Call(principal, request_id, timeout, _Parking(self, credential, principal, on_parked))
 
     def _problem(self, method: str, error: Exception) -> Problem:
         if isinstance(error, Problem):
@@ -125,6 +136,10 @@ class Methods:
                         return await handler.unary_unary(request, None)
                 except TimeoutError:
                     return await self._abort(method, context, calls.too_late())
+                except asyncio.CancelledError:
+                    if not self._has_ended():
+                        raise
+                    return await self._abort(method, context, _NOT_ANY_MORE)
                 except Exception as error:
                     return await self._abort(method, context, error)
 
@@ -139,9 +154,10 @@ class Methods:
         async def stream(request: Any, context: Any) -> None:
             task = asyncio.current_task()
             assert task is not None
+            held: Held | None = None
             self._streams.add(task)
             try:
-                calls.enter(await self._admit(method, _metadata(context), None))
+                held = await self._open(method, _metadata(context))
                 if one_request:
                     validate(request)
                 else:
@@ -155,15 +171,48 @@ class Methods:
                 # A write to a peer that is gone. If grpc wrote what a generator yields, it would log a traceback.
                 pass
             except asyncio.CancelledError:
+                if self._has_ended():
+                    await self._abort(method, context, _NOT_ANY_MORE)
                 if not self._stopping:
                     raise
                 await self._abort(method, context, Unavailable("the server is stopping"))
             except Exception as error:
                 await self._abort(method, context, error)
             finally:
+                if held is not None:
+                    self._access.release(held)
                 self._streams.discard(task)
 
         return stream
+
+    async def _open(self, method: str, metadata: Metadata) -> Held | None:
+        """Admits a stream, which then ends with its credential. A gateway's own lasts as long as the server."""
+        call = await self._admit(method, metadata, None)
+        calls.enter(call)
+        return None if call.principal.is_gateway else self.hold(_credential(metadata), call.principal)
+
+    def hold(self, credential: str, principal: Principal) -> Held:
+        """From now on the call that runs ends with its credential."""
+        task = asyncio.current_task()
+        assert task is not None
+        return self._access.hold(credential, principal, partial(self._end, task))
+
+    def release(self, held: Held) -> None:
+        """Not any more."""
+        self._access.release(held)
+
+    def _end(self, task: asyncio.Task[Any]) -> None:
+        self._ended.add(task)
+        task.cancel()
+
+    def _has_ended(self) -> bool:
+        """Whether the call that runs was ended, as opposed to cancelled by its caller. Says so once."""
+        task = asyncio.current_task()
+        if task not in self._ended:
+            return False
+        self._ended.discard(task)
+        task.uncancel()
+        return True
 
     async def _abort(self, method: str, context: Any, error: Exception) -> Any:
         if isinstance(error, grpc.aio.AbortError):
@@ -171,6 +220,24 @@ class Methods:
         status = errors.status_of(self._problem(method, error))
         trailing = ((errors.DETAILS_KEY, status.SerializeToString()),)
         await context.abort(errors.STATUS_CODES[status.code], status.message, trailing)
+
+
+class _Parking(msgspec.Struct):
+    """A call that waits for something to happen ends with its credential; others are soon over."""
+
+    methods: Methods
+    credential: str
+    principal: Principal
+    told: Callable[[bool], None]
+    held: Held | None = None
+
+    def __call__(self, is_parked: bool) -> None:
+        self.told(is_parked)
+        if is_parked:
+            self.held = self.methods.hold(self.credential, self.principal)
+        elif self.held is not None:
+            self.methods.release(self.held)
+            self.held = None
 
 
 class _Requests:
@@ -195,21 +262,38 @@ def _metadata(context: Any) -> Metadata:
     return {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
 
 
+def _credential(metadata: Metadata) -> str:
+    authorization = metadata.get("authorization", "")
+    if authorization[: len(_SCHEME)].lower() != _SCHEME:
+        raise Unauthorized("a credential is needed: authorization: Bearer <key>")
+    return authorization[len(_SCHEME) :].strip()
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """Who may call a method: the kind of credential, and the scope that a user's needs."""
+
+    audience: int
+    scope: str
+
+
 @cache
-def _audience(method: str) -> int:
+def _rule(method: str) -> _Rule:
     service, name = method.removeprefix("/").split("/")
-    found = descriptor_pool.Default().FindServiceByName(service).methods_by_name[name]
-    return found.GetOptions().Extensions[options_pb2.audience]
+    options = descriptor_pool.Default().FindServiceByName(service).methods_by_name[name].GetOptions()
+    return _Rule(options.Extensions[options_pb2.audience], options.Extensions[options_pb2.scope])
 
 
-def _acting(principal: Principal, audience: int, metadata: Metadata) -> Principal:
-    """The principal in the project that it acts in. Forbidden when the method is not for its kind."""
+def _acting(principal: Principal, rule: _Rule, metadata: Metadata) -> Principal:
+    """The principal in the project that it acts in. Forbidden when the method is not for it."""
     if not principal.is_gateway:
-        if audience == options_pb2.AUDIENCE_GATEWAYS:
+        if rule.audience == options_pb2.AUDIENCE_GATEWAYS:
             raise Forbidden("this method is for gateways alone")
+        if not holds(principal.scopes, rule.scope):
+            raise Forbidden(lacking(rule.scope))
         return principal
-    if audience == options_pb2.AUDIENCE_UNSPECIFIED:
+    if rule.audience == options_pb2.AUDIENCE_UNSPECIFIED:
         raise Forbidden("a gateway's own credential is not good for this method")
-    if audience == options_pb2.AUDIENCE_USERS_AND_GATEWAYS:
+    if rule.audience == options_pb2.AUDIENCE_USERS_AND_GATEWAYS:
         return Principal(principal.credential_id, metadata.get(PROJECT_KEY, ""), is_gateway=True)
     return principal

@@ -17,10 +17,14 @@ from ao_server.api import calls, runner_messages
 from ao_server.api.runner_messages import PROTOCOL_VERSION
 from ao_server.api.validation import validate
 from ao_server.engine import intake, reports
+from ao_server.engine.access import Principal
+from ao_server.engine.attach import NOT_ITS_AGENT
 from ao_server.engine.fleet import Fleet
 from ao_server.engine.sessions import InstanceKey, Load, Session, Settled
-from ao_server.errors import DeadlineExceeded, Invalid, Problem, Unavailable
+from ao_server.errors import DeadlineExceeded, Forbidden, Invalid, NotFound, Problem, Unavailable
+from ao_server.store import agents
 from ao_server.store.changes import Operation
+from ao_server.store.reader import Reader
 from ao_server.store.writer import Writer
 
 HELLO_SECONDS: Final = 10.0
@@ -31,10 +35,11 @@ LAST_WORDS_SECONDS: Final = 30.0
 class RunnerServicer(runners_pb2_grpc.RunnerServiceServicer):
     """Serves the streams of all processes."""
 
-    def __init__(self, fleet: Fleet, writer: Writer, random: Callable[[], float], lease: float) -> None:
+    def __init__(self, fleet: Fleet, writer: Writer, reader: Reader, random: Callable[[], float], lease: float) -> None:
         """`random`, from 0 to 1, spreads retries. `lease` in seconds."""
         self._fleet = fleet
         self._writer = writer
+        self._reader = reader
         self._random = random
         self._lease = lease
 
@@ -64,12 +69,16 @@ class RunnerServicer(runners_pb2_grpc.RunnerServiceServicer):
 
     async def _attach(self, stream: "_Stream", hello: runners_pb2.Hello) -> runners_pb2.ConnectResponse:
         """The session of a new stream; what to answer the hello."""
-        project_id = calls.current().project_id
+        principal = calls.current().principal
+        project_id = principal.project_id
         if hello.protocol_version not in (0, PROTOCOL_VERSION):
             raise Invalid.field("protocol_version", f"this server speaks version {PROTOCOL_VERSION}")
         if hello.HasField("agent_id"):
             agent_id = hello.agent_id
+            await self._check_agent(principal, agent_id)
         elif hello.type and hello.name:
+            if principal.agent_type not in (None, hello.type):
+                raise Forbidden(NOT_ITS_AGENT)
             agent_id = await self._fleet.resolve(
                 intake.NewAgent(
                     project_id=project_id,
@@ -77,7 +86,8 @@ class RunnerServicer(runners_pb2_grpc.RunnerServiceServicer):
                     type=hello.type,
                     configuration=hello.configuration if hello.HasField("configuration") else "{}",
                     environment=hello.environment if hello.HasField("environment") else None,
-                )
+                ),
+                only=principal.agent_id,
             )
         else:
             raise Invalid.field("agent_id", "an agent_id, or a type and a name, is needed")
@@ -87,6 +97,18 @@ class RunnerServicer(runners_pb2_grpc.RunnerServiceServicer):
         session.load = Load(uptime=runner_messages.uptime(hello.uptime))
         stream.attached(session)
         return runner_messages.welcome(session, attached, self._lease)
+
+    async def _check_agent(self, principal: Principal, agent_id: str) -> None:
+        """Before anything is done in the agent's name. NotFound, or Forbidden when the credential is for others."""
+        if principal.agent_id not in (None, agent_id):
+            raise Forbidden(NOT_ITS_AGENT)
+        if principal.agent_type is None:
+            return
+        agent = await agents.get(self._reader, principal.project_id, agent_id)
+        if agent is None:
+            raise NotFound(f"there is no agent {agent_id}")
+        if agent.type != principal.agent_type:
+            raise Forbidden(NOT_ITS_AGENT)
 
 
 class _Ended(Exception):

@@ -2,14 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from ao_server.engine import intake, presence, transitions
 from ao_server.engine.ids import Ids
 from ao_server.engine.sessions import Attempt, InstanceKey
-from ao_server.errors import NotFound
+from ao_server.errors import Forbidden, NotFound
 from ao_server.store import rows
 from ao_server.store.changes import Changes, Found, Key, Operation
 from ao_server.store.selections import TaskSelections
+
+NOT_ITS_AGENT: Final = "the credential is for runners of another agent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +27,15 @@ class Attached:
     to_stop: list[Attempt]
 
 
-def register(new: intake.NewAgent, ids: Ids) -> Operation[str]:
-    """The id of the agent registered under a type and name, made if there is none. Two at once make one."""
+def register(new: intake.NewAgent, ids: Ids, only: str | None = None) -> Operation[str]:
+    """The id of the agent registered under a type and name, made if there is none. Two at once make one. Forbidden when
+    it is not the only one that is allowed.
+    """
 
     def decide(found: Found, now: int) -> Changes[str]:
         registered = found.get(rows.Registration, new.project_id, new.type, new.name)
+        if only is not None and (registered is None or registered.agent_id != only):
+            raise Forbidden(NOT_ITS_AGENT)
         if registered is not None and registered.agent_id:
             return Changes(registered.agent_id)
         changes = intake.agent_record(new, ids, now, is_registered=True)

@@ -89,7 +89,11 @@ class Feed:
     async def open(self) -> None:
         """Reads where each feed stands."""
         for head in await events.feeds(self._reader):
-            self._tails[head.project_id] = _Tail(head)
+            self.add(head)
+
+    def add(self, head: rows.Feed) -> None:
+        """There is a new project."""
+        self._tails[head.project_id] = _Tail(head)
 
     def publish(self, committed: Iterable[rows.Event]) -> None:
         """Takes the events of a commit, in order, and wakes their watchers."""

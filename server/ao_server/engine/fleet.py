@@ -62,10 +62,12 @@ class Fleet:
         self._registry.restore(await tasks.running(reader))
         return {AgentKey(agent.project_id, agent.id) for agent in await agents.with_status(reader, "active")}
 
-    async def resolve(self, new: intake.NewAgent) -> str:
-        """The id of the agent that processes of this type and name become."""
+    async def resolve(self, new: intake.NewAgent, only: str | None = None) -> str:
+        """The id of the agent that processes of this type and name become. Forbidden when it is not the only one that
+        the process may be.
+        """
         configuration.check(new.configuration)
-        return await self._writer.submit(attach.register(new, self._ids))
+        return await self._writer.submit(attach.register(new, self._ids, only))
 
     async def hello(
         self, key: InstanceKey, task_types: Sequence[TaskType], held: Mapping[str, int]

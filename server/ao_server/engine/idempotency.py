@@ -63,7 +63,11 @@ def once(operation: Operation[Answer], idempotency: Idempotency | None, type_: A
         answer = Once(changes.answer, is_replayed=False)
         return Changes(answer, changes.rows, changes.events)
 
+    def delivered(once: Once[Answer]) -> None:
+        if operation.delivered is not None and not once.is_replayed:
+            operation.delivered(once.answer)
+
     keys = list(operation.keys)
     if idempotency is not None:
         keys.append(Key(rows.IdempotencyKey, (idempotency.project_id, idempotency.key)))
-    return Operation(decide, keys=keys, selection=operation.selection)
+    return Operation(decide, keys=keys, selection=operation.selection, delivered=delivered)

@@ -32,6 +32,7 @@ class Statements:
 _LOCK_ORDER: tuple[type[Any], ...] = (
     rows.IdempotencyKey,
     rows.Registration,
+    rows.Project,
     rows.Credential,
     rows.Agent,
     rows.Task,

@@ -71,6 +71,7 @@ if TYPE_CHECKING:
         IdempotencyKey,
         LogLine,
         Payload,
+        Project,
         Registration,
         Result,
         Rollup,
@@ -86,6 +87,7 @@ else:
     IdempotencyKey = _row(tables.IdempotencyKey)
     LogLine = _row(tables.LogLine)
     Payload = _row(tables.Payload)
+    Project = _row(tables.Project)
     Registration = _row(tables.Registration)
     Result = _row(tables.Result)
     Rollup = _row(tables.Rollup)
@@ -103,6 +105,7 @@ __all__ = [
     "IdempotencyKey",
     "LogLine",
     "Payload",
+    "Project",
     "Registration",
     "Result",
     "Rollup",

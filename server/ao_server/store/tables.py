@@ -13,6 +13,7 @@ from sqlmodel import Field, SQLModel
 
 TASK_STATUSES = ("pending", "running", "completed", "failed", "cancelled")
 AGENT_STATUSES = ("initializing", "active", "inactive", "error")
+CREDENTIAL_KINDS = ("key", "client", "token")
 # A pending task whose time has come: what dispatch looks for.
 CLAIMABLE = "status = 'pending' AND ready_at IS NULL"
 # Pending and running tasks.
@@ -40,16 +41,53 @@ def _partial(name: str, *columns: str, where: str) -> Index:
     return Index(name, *columns, sqlite_where=text(where), postgresql_where=text(where))
 
 
+class Project(SQLModel, table=True):
+    """What every object belongs to one of."""
+
+    __tablename__: ClassVar[Any] = "projects"
+
+    id: str = Field(sa_column=_key())
+    name: str = Field(sa_column=_fixed(Text))
+    created_at: int = Field(sa_column=_fixed(BigInteger))
+
+
 class Credential(SQLModel, table=True):
-    """A secret that was given out, known only by its SHA-256."""
+    """An API key, an OAuth client or an access token of one. Secrets are known only by their SHA-256."""
 
     __tablename__: ClassVar[Any] = "credentials"
+    __table_args__: ClassVar[Any] = (
+        _one_of("kind", CREDENTIAL_KINDS),
+        Index("credentials_by_kind", "project_id", "kind", "id"),
+        # Tokens go some time after their end, all others stay.
+        _partial("credentials_by_end", "project_id", "forgotten_at", where="forgotten_at IS NOT NULL"),
+    )
 
     project_id: str = Field(sa_column=_key())
     id: str = Field(sa_column=_key())
-    name: str = Field(sa_column=_fixed(Text))
-    sha256: str = Field(sa_column=Column(String, nullable=False, unique=True, info={"fixed": True}))
+    kind: str = Field(sa_column=_fixed(String))
+    name: str = Field(sa_column=_changing(Text))
+    # With spaces between them.
+    scopes: str = Field(sa_column=_fixed(Text))
+    sha256: str = Field(sa_column=Column(String, nullable=False, unique=True))
     created_at: int = Field(sa_column=_fixed(BigInteger))
+    # How the secret begins.
+    prefix: str = Field(default="", sa_column=_changing(String))
+    expires_at: int | None = Field(default=None, sa_column=_fixed(BigInteger, nullable=True))
+    revoked_at: int | None = Field(default=None, sa_column=_changing(BigInteger, nullable=True))
+    # The secret before the last rotation, and when it ends.
+    previous_sha256: str | None = Field(default=None, sa_column=Column(String, nullable=True, unique=True))
+    previous_expires_at: int | None = Field(default=None, sa_column=_changing(BigInteger, nullable=True))
+    # Of a runner's key: the one agent, or the type of agents, that it may connect as.
+    agent_id: str | None = Field(default=None, sa_column=_fixed(String, nullable=True))
+    agent_type: str | None = Field(default=None, sa_column=_fixed(String, nullable=True))
+    # Rate limits of its own; 0 for none.
+    per_hour: int | None = Field(default=None, sa_column=_changing(Integer, nullable=True))
+    per_minute: int | None = Field(default=None, sa_column=_changing(Integer, nullable=True))
+    # Of a token: the client that it was given to.
+    client_id: str | None = Field(default=None, sa_column=_fixed(String, nullable=True))
+    # Of a client: how long its tokens are good.
+    token_lifetime: int | None = Field(default=None, sa_column=_fixed(BigInteger, nullable=True))
+    forgotten_at: int | None = Field(default=None, sa_column=_fixed(BigInteger, nullable=True))
 
 
 class Agent(SQLModel, table=True):

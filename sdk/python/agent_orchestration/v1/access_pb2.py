@@ -26,7 +26,7 @@ from agent_orchestration.v1 import options_pb2 as agent__orchestration_dot_v1_do
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#agent_orchestration/v1/access.proto\x12\x16\x61gent_orchestration.v1\x1a$agent_orchestration/v1/options.proto\x1a\x1egoogle/protobuf/duration.proto\"3\n\x13\x41uthenticateRequest\x12\x1c\n\ncredential\x18\x01 \x01(\tB\x08\x8a\xb5\x18\x04\x18\x80\x80\x04\"z\n\x14\x41uthenticateResponse\x12\x34\n\tprincipal\x18\x01 \x01(\x0b\x32!.agent_orchestration.v1.Principal\x12,\n\tcache_for\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"6\n\tPrincipal\x12\x15\n\rcredential_id\x18\x01 \x01(\t\x12\x12\n\nproject_id\x18\x02 \x01(\t2\x80\x01\n\rAccessService\x12o\n\x0c\x41uthenticate\x12+.agent_orchestration.v1.AuthenticateRequest\x1a,.agent_orchestration.v1.AuthenticateResponse\"\x04\xe0\xb5\x18\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#agent_orchestration/v1/access.proto\x12\x16\x61gent_orchestration.v1\x1a$agent_orchestration/v1/options.proto\x1a\x1egoogle/protobuf/duration.proto\"3\n\x13\x41uthenticateRequest\x12\x1c\n\ncredential\x18\x01 \x01(\tB\x08\x8a\xb5\x18\x04\x18\x80\x80\x04\"z\n\x14\x41uthenticateResponse\x12\x34\n\tprincipal\x18\x01 \x01(\x0b\x32!.agent_orchestration.v1.Principal\x12,\n\tcache_for\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xd4\x01\n\tPrincipal\x12\x15\n\rcredential_id\x18\x01 \x01(\t\x12\x12\n\nproject_id\x18\x02 \x01(\t\x12\x0e\n\x06scopes\x18\x03 \x03(\t\x12\x11\n\tclient_id\x18\x04 \x01(\t\x12-\n\nexpires_in\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\x08per_hour\x18\x06 \x01(\x05H\x00\x88\x01\x01\x12\x17\n\nper_minute\x18\x07 \x01(\x05H\x01\x88\x01\x01\x42\x0b\n\t_per_hourB\r\n\x0b_per_minute\"\x19\n\x17WatchCredentialsRequest\"2\n\x18WatchCredentialsResponse\x12\x16\n\x0e\x63redential_ids\x18\x01 \x03(\t\"x\n\x11IssueTokenRequest\x12\x1b\n\tclient_id\x18\x01 \x01(\tB\x08\x8a\xb5\x18\x04\x18\x80\x80\x04\x12\x1f\n\rclient_secret\x18\x02 \x01(\tB\x08\x8a\xb5\x18\x04\x18\x80\x80\x04\x12\x1b\n\x05scope\x18\x03 \x01(\tB\x07\x8a\xb5\x18\x03\x18\x80 H\x00\x88\x01\x01\x42\x08\n\x06_scope\"i\n\x12IssueTokenResponse\x12\x14\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\t\x12-\n\nexpires_in\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06scopes\x18\x03 \x03(\t\"k\n\x12RevokeTokenRequest\x12\x1b\n\tclient_id\x18\x01 \x01(\tB\x08\x8a\xb5\x18\x04\x18\x80\x80\x04\x12\x1f\n\rclient_secret\x18\x02 \x01(\tB\x08\x8a\xb5\x18\x04\x18\x80\x80\x04\x12\x17\n\x05token\x18\x03 \x01(\tB\x08\x8a\xb5\x18\x04\x18\x80\x80\x04\"\x15\n\x13RevokeTokenResponse2\xd8\x03\n\rAccessService\x12o\n\x0c\x41uthenticate\x12+.agent_orchestration.v1.AuthenticateRequest\x1a,.agent_orchestration.v1.AuthenticateResponse\"\x04\xe0\xb5\x18\x01\x12}\n\x10WatchCredentials\x12/.agent_orchestration.v1.WatchCredentialsRequest\x1a\x30.agent_orchestration.v1.WatchCredentialsResponse\"\x04\xe0\xb5\x18\x01\x30\x01\x12i\n\nIssueToken\x12).agent_orchestration.v1.IssueTokenRequest\x1a*.agent_orchestration.v1.IssueTokenResponse\"\x04\xe0\xb5\x18\x01\x12l\n\x0bRevokeToken\x12*.agent_orchestration.v1.RevokeTokenRequest\x1a+.agent_orchestration.v1.RevokeTokenResponse\"\x04\xe0\xb5\x18\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,14 +35,44 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_AUTHENTICATEREQUEST'].fields_by_name['credential']._loaded_options = None
   _globals['_AUTHENTICATEREQUEST'].fields_by_name['credential']._serialized_options = b'\212\265\030\004\030\200\200\004'
+  _globals['_ISSUETOKENREQUEST'].fields_by_name['client_id']._loaded_options = None
+  _globals['_ISSUETOKENREQUEST'].fields_by_name['client_id']._serialized_options = b'\212\265\030\004\030\200\200\004'
+  _globals['_ISSUETOKENREQUEST'].fields_by_name['client_secret']._loaded_options = None
+  _globals['_ISSUETOKENREQUEST'].fields_by_name['client_secret']._serialized_options = b'\212\265\030\004\030\200\200\004'
+  _globals['_ISSUETOKENREQUEST'].fields_by_name['scope']._loaded_options = None
+  _globals['_ISSUETOKENREQUEST'].fields_by_name['scope']._serialized_options = b'\212\265\030\003\030\200 '
+  _globals['_REVOKETOKENREQUEST'].fields_by_name['client_id']._loaded_options = None
+  _globals['_REVOKETOKENREQUEST'].fields_by_name['client_id']._serialized_options = b'\212\265\030\004\030\200\200\004'
+  _globals['_REVOKETOKENREQUEST'].fields_by_name['client_secret']._loaded_options = None
+  _globals['_REVOKETOKENREQUEST'].fields_by_name['client_secret']._serialized_options = b'\212\265\030\004\030\200\200\004'
+  _globals['_REVOKETOKENREQUEST'].fields_by_name['token']._loaded_options = None
+  _globals['_REVOKETOKENREQUEST'].fields_by_name['token']._serialized_options = b'\212\265\030\004\030\200\200\004'
   _globals['_ACCESSSERVICE'].methods_by_name['Authenticate']._loaded_options = None
   _globals['_ACCESSSERVICE'].methods_by_name['Authenticate']._serialized_options = b'\340\265\030\001'
+  _globals['_ACCESSSERVICE'].methods_by_name['WatchCredentials']._loaded_options = None
+  _globals['_ACCESSSERVICE'].methods_by_name['WatchCredentials']._serialized_options = b'\340\265\030\001'
+  _globals['_ACCESSSERVICE'].methods_by_name['IssueToken']._loaded_options = None
+  _globals['_ACCESSSERVICE'].methods_by_name['IssueToken']._serialized_options = b'\340\265\030\001'
+  _globals['_ACCESSSERVICE'].methods_by_name['RevokeToken']._loaded_options = None
+  _globals['_ACCESSSERVICE'].methods_by_name['RevokeToken']._serialized_options = b'\340\265\030\001'
   _globals['_AUTHENTICATEREQUEST']._serialized_start=133
   _globals['_AUTHENTICATEREQUEST']._serialized_end=184
   _globals['_AUTHENTICATERESPONSE']._serialized_start=186
   _globals['_AUTHENTICATERESPONSE']._serialized_end=308
-  _globals['_PRINCIPAL']._serialized_start=310
-  _globals['_PRINCIPAL']._serialized_end=364
-  _globals['_ACCESSSERVICE']._serialized_start=367
-  _globals['_ACCESSSERVICE']._serialized_end=495
+  _globals['_PRINCIPAL']._serialized_start=311
+  _globals['_PRINCIPAL']._serialized_end=523
+  _globals['_WATCHCREDENTIALSREQUEST']._serialized_start=525
+  _globals['_WATCHCREDENTIALSREQUEST']._serialized_end=550
+  _globals['_WATCHCREDENTIALSRESPONSE']._serialized_start=552
+  _globals['_WATCHCREDENTIALSRESPONSE']._serialized_end=602
+  _globals['_ISSUETOKENREQUEST']._serialized_start=604
+  _globals['_ISSUETOKENREQUEST']._serialized_end=724
+  _globals['_ISSUETOKENRESPONSE']._serialized_start=726
+  _globals['_ISSUETOKENRESPONSE']._serialized_end=831
+  _globals['_REVOKETOKENREQUEST']._serialized_start=833
+  _globals['_REVOKETOKENREQUEST']._serialized_end=940
+  _globals['_REVOKETOKENRESPONSE']._serialized_start=942
+  _globals['_REVOKETOKENRESPONSE']._serialized_end=963
+  _globals['_ACCESSSERVICE']._serialized_start=966
+  _globals['_ACCESSSERVICE']._serialized_end=1438
 # @@protoc_insertion_point(module_scope)

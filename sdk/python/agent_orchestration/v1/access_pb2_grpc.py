@@ -40,6 +40,21 @@ class AccessServiceStub(object):
                 request_serializer=agent__orchestration_dot_v1_dot_access__pb2.AuthenticateRequest.SerializeToString,
                 response_deserializer=agent__orchestration_dot_v1_dot_access__pb2.AuthenticateResponse.FromString,
                 _registered_method=True)
+        self.WatchCredentials = channel.unary_stream(
+                '/agent_orchestration.v1.AccessService/WatchCredentials',
+                request_serializer=agent__orchestration_dot_v1_dot_access__pb2.WatchCredentialsRequest.SerializeToString,
+                response_deserializer=agent__orchestration_dot_v1_dot_access__pb2.WatchCredentialsResponse.FromString,
+                _registered_method=True)
+        self.IssueToken = channel.unary_unary(
+                '/agent_orchestration.v1.AccessService/IssueToken',
+                request_serializer=agent__orchestration_dot_v1_dot_access__pb2.IssueTokenRequest.SerializeToString,
+                response_deserializer=agent__orchestration_dot_v1_dot_access__pb2.IssueTokenResponse.FromString,
+                _registered_method=True)
+        self.RevokeToken = channel.unary_unary(
+                '/agent_orchestration.v1.AccessService/RevokeToken',
+                request_serializer=agent__orchestration_dot_v1_dot_access__pb2.RevokeTokenRequest.SerializeToString,
+                response_deserializer=agent__orchestration_dot_v1_dot_access__pb2.RevokeTokenResponse.FromString,
+                _registered_method=True)
 
 
 class AccessServiceServicer(object):
@@ -53,6 +68,30 @@ class AccessServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WatchCredentials(self, request, context):
+        """Tells which credentials were changed or ended, from the moment of the first, empty answer on. While the stream
+        lasts, what Authenticate has answered about all others holds until it expires.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def IssueToken(self, request, context):
+        """Gives an access token to an OAuth client. UNAUTHENTICATED for a wrong client or secret, INVALID_ARGUMENT for a
+        scope that the client does not have.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeToken(self, request, context):
+        """Ends an access token of the client; one that is unknown, or another client's, is left as it is. UNAUTHENTICATED for
+        a wrong client or secret.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AccessServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -60,6 +99,21 @@ def add_AccessServiceServicer_to_server(servicer, server):
                     servicer.Authenticate,
                     request_deserializer=agent__orchestration_dot_v1_dot_access__pb2.AuthenticateRequest.FromString,
                     response_serializer=agent__orchestration_dot_v1_dot_access__pb2.AuthenticateResponse.SerializeToString,
+            ),
+            'WatchCredentials': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchCredentials,
+                    request_deserializer=agent__orchestration_dot_v1_dot_access__pb2.WatchCredentialsRequest.FromString,
+                    response_serializer=agent__orchestration_dot_v1_dot_access__pb2.WatchCredentialsResponse.SerializeToString,
+            ),
+            'IssueToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.IssueToken,
+                    request_deserializer=agent__orchestration_dot_v1_dot_access__pb2.IssueTokenRequest.FromString,
+                    response_serializer=agent__orchestration_dot_v1_dot_access__pb2.IssueTokenResponse.SerializeToString,
+            ),
+            'RevokeToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeToken,
+                    request_deserializer=agent__orchestration_dot_v1_dot_access__pb2.RevokeTokenRequest.FromString,
+                    response_serializer=agent__orchestration_dot_v1_dot_access__pb2.RevokeTokenResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -90,6 +144,87 @@ class AccessService(object):
             '/agent_orchestration.v1.AccessService/Authenticate',
             agent__orchestration_dot_v1_dot_access__pb2.AuthenticateRequest.SerializeToString,
             agent__orchestration_dot_v1_dot_access__pb2.AuthenticateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchCredentials(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/agent_orchestration.v1.AccessService/WatchCredentials',
+            agent__orchestration_dot_v1_dot_access__pb2.WatchCredentialsRequest.SerializeToString,
+            agent__orchestration_dot_v1_dot_access__pb2.WatchCredentialsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def IssueToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agent_orchestration.v1.AccessService/IssueToken',
+            agent__orchestration_dot_v1_dot_access__pb2.IssueTokenRequest.SerializeToString,
+            agent__orchestration_dot_v1_dot_access__pb2.IssueTokenResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agent_orchestration.v1.AccessService/RevokeToken',
+            agent__orchestration_dot_v1_dot_access__pb2.RevokeTokenRequest.SerializeToString,
+            agent__orchestration_dot_v1_dot_access__pb2.RevokeTokenResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -143,6 +143,8 @@ EXTENDS_DEADLINE_FIELD_NUMBER: _builtins.int
 AS_LIST_FIELD_NUMBER: _builtins.int
 SUCCESS_STATUS_FIELD_NUMBER: _builtins.int
 AUDIENCE_FIELD_NUMBER: _builtins.int
+SCOPE_FIELD_NUMBER: _builtins.int
+UNCOUNTED_FIELD_NUMBER: _builtins.int
 HTTP_STATUS_FIELD_NUMBER: _builtins.int
 rules: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, Global___Rules]
 """Limits of an input field, checked in the server before anything else happens."""
@@ -166,5 +168,9 @@ success_status: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.Method
 """HTTP status of a successful answer, 200 when absent."""
 audience: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, Global___Audience.ValueType]
 """Who may call the method; absent: users."""
+scope: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, _builtins.str]
+"""The scope that a user's credential needs for the method, such as `tasks:write`. Every method for users has one."""
+uncounted: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, _builtins.bool]
+"""Calls do not count against the rate limits of the credential: what a connection is needed for must not lose it."""
 http_status: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.EnumValueOptions, _builtins.int]
 """HTTP status of an answer whose top-level field has this value."""

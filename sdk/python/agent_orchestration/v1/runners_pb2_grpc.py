@@ -67,8 +67,9 @@ class RunnerServiceServicer(object):
     """
 
     def Connect(self, request_iterator, context):
-        """Opened by the instance, which must send `hello` first, within 10 seconds. UNAUTHENTICATED, NOT_FOUND (the agent does
-        not exist) and INVALID_ARGUMENT end an instance for good; after anything else it connects again with backoff.
+        """Opened by the instance, which must send `hello` first, within 10 seconds. UNAUTHENTICATED, PERMISSION_DENIED (the
+        credential is for another agent, or not for runners), NOT_FOUND (the agent does not exist) and INVALID_ARGUMENT end
+        an instance for good; after anything else it connects again with backoff.
         ABORTED with `superseded`: a newer stream of the same instance took over.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

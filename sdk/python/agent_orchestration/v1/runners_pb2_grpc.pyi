@@ -45,8 +45,9 @@ class RunnerServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> RunnerServiceAsyncStub: ...
     Connect: _grpc.StreamStreamMultiCallable[_runners_pb2.ConnectRequest, _runners_pb2.ConnectResponse]
-    """Opened by the instance, which must send `hello` first, within 10 seconds. UNAUTHENTICATED, NOT_FOUND (the agent does
-    not exist) and INVALID_ARGUMENT end an instance for good; after anything else it connects again with backoff.
+    """Opened by the instance, which must send `hello` first, within 10 seconds. UNAUTHENTICATED, PERMISSION_DENIED (the
+    credential is for another agent, or not for runners), NOT_FOUND (the agent does not exist) and INVALID_ARGUMENT end
+    an instance for good; after anything else it connects again with backoff.
     ABORTED with `superseded`: a newer stream of the same instance took over.
     """
 
@@ -67,8 +68,9 @@ class RunnerServiceAsyncStub(RunnerServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Connect: _aio.StreamStreamMultiCallable[_runners_pb2.ConnectRequest, _runners_pb2.ConnectResponse]  # type: ignore[assignment]
-    """Opened by the instance, which must send `hello` first, within 10 seconds. UNAUTHENTICATED, NOT_FOUND (the agent does
-    not exist) and INVALID_ARGUMENT end an instance for good; after anything else it connects again with backoff.
+    """Opened by the instance, which must send `hello` first, within 10 seconds. UNAUTHENTICATED, PERMISSION_DENIED (the
+    credential is for another agent, or not for runners), NOT_FOUND (the agent does not exist) and INVALID_ARGUMENT end
+    an instance for good; after anything else it connects again with backoff.
     ABORTED with `superseded`: a newer stream of the same instance took over.
     """
 
@@ -92,8 +94,9 @@ class RunnerServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_runners_pb2.ConnectRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_runners_pb2.ConnectResponse], _abc.AsyncIterator[_runners_pb2.ConnectResponse]]:
-        """Opened by the instance, which must send `hello` first, within 10 seconds. UNAUTHENTICATED, NOT_FOUND (the agent does
-        not exist) and INVALID_ARGUMENT end an instance for good; after anything else it connects again with backoff.
+        """Opened by the instance, which must send `hello` first, within 10 seconds. UNAUTHENTICATED, PERMISSION_DENIED (the
+        credential is for another agent, or not for runners), NOT_FOUND (the agent does not exist) and INVALID_ARGUMENT end
+        an instance for good; after anything else it connects again with backoff.
         ABORTED with `superseded`: a newer stream of the same instance took over.
         """
 
