@@ -49,8 +49,9 @@ class Store:
 
 
 def a_key(**fields: Any) -> rows.Credential:
-    made = {"project_id": "p", "id": "key_1", "kind": "key", "name": "k", "scopes": "admin", "created_at": 0}
-    return rows.Credential(**(made | {"sha256": sha256(SECRET)} | fields))
+    made: dict[str, Any] = dict(project_id="p", id="key_1", kind="key", name="k", scopes="admin", created_at=0)
+    made |= {"sha256": sha256(SECRET)}
+    return rows.Credential(**(made | fields))
 
 
 def changed(row: rows.Credential, **fields: Any) -> rows.Credential:
@@ -167,8 +168,8 @@ async def test_what_is_open_ends_by_itself_when_the_credential_does_or_the_overl
     access = access_over(store)
     ended = asyncio.Event()
     access.hold(SECRET, await access.authenticate(SECRET), ended.set)
-    overlap = {"previous_sha256": sha256(SECRET), "previous_expires_at": SECOND + 2_000}
-    access.observe([(before, changed(before, sha256=sha256(FRESH), **overlap))])
+    after = changed(before, sha256=sha256(FRESH), previous_sha256=sha256(SECRET), previous_expires_at=SECOND + 2_000)
+    access.observe([(before, after)])
     async with asyncio.timeout(5):
         await ended.wait()
 

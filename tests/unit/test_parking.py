@@ -6,7 +6,7 @@ from typing import Any
 import grpc
 from google.rpc import status_pb2
 
-from agent_orchestration.v1 import tasks_pb2, tasks_pb2_grpc
+from agent_orchestration.v1 import tasks_pb2
 from ao_server.api import calls
 from ao_server.api.methods import Methods
 from ao_server.engine.ids import Ids
@@ -15,8 +15,8 @@ from tests.unit.test_access import SECRET, Clock, Store, a_key, access_over, cha
 GET_TASK = "/agent_orchestration.v1.TaskService/GetTask"
 
 
-class Waiting(tasks_pb2_grpc.TaskServiceServicer):
-    """Looks for a task, then waits for ever."""
+class Waiting:
+    """Looks for a task, then waits for ever. Of the service only what is called."""
 
     def __init__(self) -> None:
         self.looking = asyncio.Event()
@@ -38,8 +38,10 @@ async def outcome_when_revoked(*, is_parked: bool) -> grpc.StatusCode:
     access = access_over(store)
     methods = Methods(access, Ids(), Clock())
     servicer = Waiting()
-    target: Any = methods
-    tasks_pb2_grpc.add_TaskServiceServicer_to_server(servicer, target)
+    handler = grpc.unary_unary_rpc_method_handler(
+        servicer.GetTask, tasks_pb2.GetTaskRequest.FromString, tasks_pb2.GetTaskResponse.SerializeToString
+    )
+    methods.add_registered_method_handlers("agent_orchestration.v1.TaskService", {"GetTask": handler})
     credential = {"authorization": f"Bearer {SECRET}"}
     parked: list[bool] = []
     call = asyncio.create_task(methods.relayed(GET_TASK, b"", credential, 30.0, parked.append))
