@@ -121,3 +121,15 @@ async def test_no_more_than_a_bound_waits_and_what_waits_is_told_once() -> None:
     watching.disk.is_full = False
     await watching.look()
     assert len(watching.disk.committed) == 100 and len(watching.feed.live) == 300
+
+
+async def test_the_bound_counts_alerts_and_not_the_projects_that_each_is_for() -> None:
+    watching = Watching()
+    watching.feed.projects = [f"project_{number}" for number in range(300)]
+    watching.disk.is_full = True
+    watching.usage = 100.0
+    await watching.look()
+    assert {event.project_id for event in watching.feed.live} == set(watching.feed.projects)
+    watching.disk.is_full = False
+    await watching.look()
+    assert [event.project_id for event in watching.disk.committed] == watching.feed.projects

@@ -1,7 +1,6 @@
 """One call: who makes it, under which id, and how long it may take. Methods read it here, whichever way it came in."""
 
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, nullcontext
 from contextvars import ContextVar
 
 import msgspec
@@ -12,18 +11,14 @@ from ao_server.errors import DeadlineExceeded
 DEFAULT_TIMEOUT_SECONDS = 60.0
 
 
-def untold(is_parked: bool) -> None:
-    """For calls whose caller need not know whether they wait."""
-
-
 class Call(msgspec.Struct, frozen=True):
     """`timeout` in seconds, None for a stream without end."""
 
     principal: Principal
     request_id: str
     timeout: float | None
-    # Told with True when the call begins to wait for something to happen, with False when it goes on.
-    on_parked: Callable[[bool], None] = untold
+    # Entered when the call begins to wait for something to happen, left when it goes on.
+    parking: AbstractAsyncContextManager[None] = nullcontext()
 
     @property
     def project_id(self) -> str:
@@ -44,15 +39,11 @@ def too_late() -> DeadlineExceeded:
     return DeadlineExceeded("the call took longer than its deadline")
 
 
-@contextmanager
-def parked() -> Generator[None]:
-    """While the current call only waits: it does not count among those that are worked on."""
-    told = current().on_parked
-    told(True)
-    try:
-        yield
-    finally:
-        told(False)
+def parked() -> AbstractAsyncContextManager[None]:
+    """While the current call only waits: it does not count among those that are worked on, and ends with its
+    credential. Unauthorized when that has ended already.
+    """
+    return current().parking
 
 
 def enter(call: Call) -> None:

@@ -32,7 +32,12 @@ log = structlog.get_logger("ao_server.api")
 Metadata = Mapping[str, str]
 PROJECT_KEY: Final = "agent-orchestration-project"
 _SCHEME: Final = "bearer "
+_CREDENTIAL_KEY: Final = "authorization"
 _NOT_ANY_MORE: Final = Unauthorized("the credential is not valid any more")
+
+
+def _untold(is_parked: bool) -> None:
+    """For calls whose caller need not know whether they wait."""
 
 
 class Methods:
@@ -106,12 +111,12 @@ class Methods:
         method: str,
         metadata: Metadata,
         timeout: float | None,
-        on_parked: Callable[[bool], None] = calls.untold,
+        on_parked: Callable[[bool], None] = _untold,
     ) -> calls.Call:
         credential = _credential(metadata)
         principal = _acting(await self._access.authenticate(credential), _rule(method), metadata)
         request_id = metadata.get("x-request-id") or self._ids.new("req", self._clock.now())[0]
-        return calls.Call(principal, request_id, timeout, _Parking(self, credential, principal, on_parked))
+        return calls.Call(principal, request_id, timeout, _Parking(self, credential, on_parked))
 
     def _problem(self, method: str, error: Exception) -> Problem:
         if isinstance(error, Problem):
@@ -189,12 +194,13 @@ class Methods:
         """Admits a stream, which then ends with its credential. A gateway's own lasts as long as the server."""
         call = await self._admit(method, metadata, None)
         calls.enter(call)
-        return None if call.principal.is_gateway else self.hold(_credential(metadata), call.principal)
+        return None if call.principal.is_gateway else await self.hold(_credential(metadata))
 
-    def hold(self, credential: str, principal: Principal) -> Held:
-        """From now on the call that runs ends with its credential."""
+    async def hold(self, credential: str) -> Held:
+        """From now on the call that runs ends with its credential. Unauthorized when that has ended."""
         task = asyncio.current_task()
         assert task is not None
+        principal = await self._access.authenticate(credential)
         return self._access.hold(credential, principal, partial(self._end, task))
 
     def release(self, held: Held) -> None:
@@ -202,8 +208,11 @@ class Methods:
         self._access.release(held)
 
     def _end(self, task: asyncio.Task[Any]) -> None:
-        self._ended.add(task)
-        task.cancel()
+        if task not in self._ended:
+            self._ended.add(task)
+            # It may be over before it comes to hear of it.
+            task.add_done_callback(self._ended.discard)
+            task.cancel()
 
     def _has_ended(self) -> bool:
         """Whether the call that runs was ended, as opposed to cancelled by its caller. Says so once."""
@@ -227,17 +236,18 @@ class _Parking(msgspec.Struct):
 
     methods: Methods
     credential: str
-    principal: Principal
     told: Callable[[bool], None]
     held: Held | None = None
 
-    def __call__(self, is_parked: bool) -> None:
-        self.told(is_parked)
-        if is_parked:
-            self.held = self.methods.hold(self.credential, self.principal)
-        elif self.held is not None:
-            self.methods.release(self.held)
-            self.held = None
+    async def __aenter__(self) -> None:
+        # The credential may have ended since the call was admitted, when nobody would have been told.
+        self.held = await self.methods.hold(self.credential)
+        self.told(True)
+
+    async def __aexit__(self, *exception: object) -> None:
+        assert self.held is not None
+        self.methods.release(self.held)
+        self.told(False)
 
 
 class _Requests:
@@ -259,11 +269,15 @@ class _Requests:
 
 
 def _metadata(context: Any) -> Metadata:
-    return {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+    given = [(key, value) for key, value in context.invocation_metadata() or () if isinstance(value, str)]
+    if sum(key == _CREDENTIAL_KEY for key, _ in given) > 1:
+        # Which of them counts must not be a matter of luck.
+        given = [pair for pair in given if pair[0] != _CREDENTIAL_KEY]
+    return dict(given)
 
 
 def _credential(metadata: Metadata) -> str:
-    authorization = metadata.get("authorization", "")
+    authorization = metadata.get(_CREDENTIAL_KEY, "")
     if authorization[: len(_SCHEME)].lower() != _SCHEME:
         raise Unauthorized("a credential is needed: authorization: Bearer <key>")
     return authorization[len(_SCHEME) :].strip()

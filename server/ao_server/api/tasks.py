@@ -150,9 +150,10 @@ class TaskServicer(tasks_pb2_grpc.TaskServiceServicer):
         with self._waits.on(task_id) as final:
             if (await self._existing(task_id)).status in FINAL:
                 return
-            with suppress(TimeoutError), calls.parked():
-                async with asyncio.timeout(seconds):
-                    await final.wait()
+            async with calls.parked():
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(seconds):
+                        await final.wait()
 
     async def _takers(self, task: rows.Task) -> list[Taker]:
         """The agents that may take the task."""

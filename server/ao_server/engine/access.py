@@ -60,6 +60,14 @@ class Held:
     timer: asyncio.TimerHandle | None = None
 
 
+@dataclass(eq=False, slots=True)
+class _Look:
+    """A look into the store for a secret. What it finds is out of date when a commit came in between."""
+
+    hashed: str
+    is_stale: bool = False
+
+
 class Access:
     """Knows the gateway's credential, and the users' by the store."""
 
@@ -71,8 +79,7 @@ class Access:
         # By the secret's hash: credentials, and secrets of which there is none.
         self._known: OrderedDict[str, Principal] = OrderedDict()
         self._unknown: OrderedDict[str, None] = OrderedDict()
-        # Counts commits that changed credentials: what was read before one of them may be out of date.
-        self._generation = 0
+        self._looks: set[_Look] = set()
         # By the id of the key, or of the client of a token.
         self._held: dict[str, set[Held]] = {}
         self._listeners: set[Callable[[str], None]] = set()
@@ -92,7 +99,10 @@ class Access:
         return known
 
     def hold(self, credential: str, principal: Principal, end: Callable[[], None]) -> Held:
-        """A connection is open under a credential, until `release`: `end` is called when that may not be any longer."""
+        """A connection is open under a credential, until `release`: `end` is called when that may not be any longer.
+
+        In the same turn of the loop as `authenticate`: what changes in between would not be heard of.
+        """
         held = Held(sha256(credential), principal, end)
         self._held.setdefault(_root(principal), set()).add(held)
         self._set_timer(held)
@@ -123,10 +133,12 @@ class Access:
             self._loop.call_soon_threadsafe(self._changed, changed)
 
     def _changed(self, changes: Iterable[Change]) -> None:
-        self._generation += 1
         for before, row in changes:
             # Somebody may have come with a secret before there was one.
             self._unknown.pop(row.sha256, None)
+            for look in self._looks:
+                # New ones, of which there may be many a second, are nothing to those who look for others.
+                look.is_stale = look.is_stale or before is not None or look.hashed == row.sha256
             if before is not None:
                 self._reconsider(row)
 
@@ -163,14 +175,19 @@ class Access:
 
     async def _look_up(self, hashed: str) -> Principal | None:
         for _ in range(MOST_LOOKS):
-            generation = self._generation
-            principal = await self._read(hashed)
-            if generation == self._generation:
-                if principal is None:
-                    _keep(self._unknown, hashed, None, UNKNOWN_LIMIT)
-                else:
-                    _keep(self._known, hashed, principal, KNOWN_LIMIT)
-                return principal
+            look = _Look(hashed)
+            self._looks.add(look)
+            try:
+                principal = await self._read(hashed)
+            finally:
+                self._looks.discard(look)
+            if look.is_stale:
+                continue
+            if principal is None:
+                _keep(self._unknown, hashed, None, UNKNOWN_LIMIT)
+            else:
+                _keep(self._known, hashed, principal, KNOWN_LIMIT)
+            return principal
         raise Unavailable("credentials change too fast")
 
     async def _read(self, hashed: str) -> Principal | None:

@@ -4,7 +4,7 @@ An alert that the store cannot take goes out live, without a cursor, and is comm
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,7 +23,8 @@ log = structlog.get_logger("ao_server.engine.alerts")
 LOOK_SECONDS: Final = 1.0
 # A condition at its threshold must not flicker.
 DISK_SLACK_PERCENT: Final = 1.0
-# Alerts that wait for the store; the oldest are given up, they were heard live.
+# Alerts that wait for the store, whatever the number of projects that each is for; the oldest are given up, they were
+# heard live.
 MAX_WAITING: Final = 100
 
 
@@ -34,6 +35,17 @@ class _Condition:
     cleared: str
     # When it began, None while it does not hold.
     since: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Alert:
+    """What every project is to hear."""
+
+    body: bodies.AlertBody
+    at: int
+
+    def events(self, projects: Iterable[str]) -> list[rows.Event]:
+        return [bodies.event("system_alert", project_id, self.body, self.at, agent_id=None) for project_id in projects]
 
 
 class Alerts:
@@ -49,7 +61,7 @@ class Alerts:
         self._disk = _Condition(
             "disk_almost_full", f"the disk is more than {disk_limit:g} % full", "the disk has room again"
         )
-        self._waiting: list[rows.Event] = []
+        self._waiting: list[_Alert] = []
         # How many of those were told live.
         self._told = 0
 
@@ -88,14 +100,13 @@ class Alerts:
         condition.since = now if holds else None
         severity, message = ("critical", condition.raised) if holds else ("info", condition.cleared)
         log.warning("alert", code=condition.code, holds=holds, message=message)
-        body = bodies.AlertBody(condition.code, severity, message, since)
-        for project_id in self._feed.projects:
-            self._waiting.append(bodies.event("system_alert", project_id, body, now, agent_id=None))
+        self._waiting.append(_Alert(bodies.AlertBody(condition.code, severity, message, since), now))
         self._leave(len(self._waiting) - MAX_WAITING)
 
     def _tell_live(self) -> None:
-        for event in self._waiting[self._told :]:
-            self._feed.publish_live(rows.copy_of(event))
+        for alert in self._waiting[self._told :]:
+            for event in alert.events(self._feed.projects):
+                self._feed.publish_live(event)
         self._told = len(self._waiting)
 
     def _leave(self, count: int) -> None:
@@ -105,15 +116,19 @@ class Alerts:
             self._told = max(0, self._told - count)
 
     async def _commit(self, writer: Writer) -> None:
-        events = [rows.copy_of(event) for event in self._waiting]
-        try:
-            await writer.submit(Operation(lambda found, now: Changes(None, events=events)))
-        except (Unavailable, DeadlineExceeded) as problem:
-            log.warning("alerts_postponed", reason=problem.message)
-            # On a full disk the small write that looks for room may find it, and these do not.
-            self._tell_live()
-        else:
-            self._leave(len(events))
+        while self._waiting:
+            try:
+                await writer.submit(_tell(self._waiting[0].events(self._feed.projects)))
+            except (Unavailable, DeadlineExceeded) as problem:
+                log.warning("alerts_postponed", reason=problem.message)
+                # On a full disk the small write that looks for room may find it, and these do not.
+                self._tell_live()
+                return
+            self._leave(1)
+
+
+def _tell(events: list[rows.Event]) -> Operation[None]:
+    return Operation(lambda found, now: Changes(None, events=events))
 
 
 def _touch(project_id: str) -> Operation[None]:
