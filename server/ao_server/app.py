@@ -18,6 +18,7 @@ from agent_orchestration.v1 import (
     agents_pb2_grpc,
     keys_pb2_grpc,
     monitoring_pb2_grpc,
+    oauth_pb2_grpc,
     projects_pb2_grpc,
     relay_pb2_grpc,
     runners_pb2_grpc,
@@ -29,6 +30,7 @@ from ao_server.api.agents import AgentServicer
 from ao_server.api.keys import KeyServicer
 from ao_server.api.methods import Methods
 from ao_server.api.monitoring import MonitoringServicer
+from ao_server.api.oauth_clients import OAuthClientServicer
 from ao_server.api.projects import ProjectServicer
 from ao_server.api.relay import RelayServicer
 from ao_server.api.runners import RunnerServicer
@@ -158,6 +160,9 @@ async def serving(settings: Settings, stop: asyncio.Event) -> AsyncGenerator[Ser
             AccessServicer(access, writer, reader, clock, ids), _as_server(methods)
         )
         keys_pb2_grpc.add_KeyServiceServicer_to_server(KeyServicer(writer, reader, ids), _as_server(methods))
+        oauth_pb2_grpc.add_OAuthClientServiceServicer_to_server(
+            OAuthClientServicer(writer, reader, ids), _as_server(methods)
+        )
         projects_pb2_grpc.add_ProjectServiceServicer_to_server(
             ProjectServicer(writer, reader, feed, ids), _as_server(methods)
         )

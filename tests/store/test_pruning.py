@@ -32,6 +32,20 @@ def idempotency_key(number: int, age: float, now: int) -> rows.IdempotencyKey:
     )
 
 
+def credential(number: int, forgotten_at: int | None) -> rows.Credential:
+    kind = "key" if forgotten_at is None else "token"
+    return rows.Credential(
+        project_id=PROJECT,
+        id=f"{kind}_{number}",
+        kind=kind,
+        name="n",
+        scopes="admin",
+        sha256=f"{kind}{number}",
+        created_at=0,
+        forgotten_at=forgotten_at,
+    )
+
+
 def event(timestamp: int) -> rows.Event:
     return rows.Event(project_id=PROJECT, position=0, type="t", timestamp=timestamp, body="{}")
 
@@ -66,6 +80,8 @@ async def test_all_that_is_old_is_taken_out_in_one_go_and_nothing_else(
     minute = now // 60_000_000
     await write(world, [rows.Rollup(project_id=PROJECT, minute=minute - 33 * 1_440 - each) for each in range(35)])
     await write(world, [rows.Rollup(project_id=PROJECT, minute=minute)])
+    await write(world, [credential(number, now - 1) for number in range(25)])
+    await write(world, [credential(99, now + 3_600_000_000), credential(98, None)])
     monkeypatch.setattr(pruning, "PORTIONS_AT_ONCE", 2)
     long_ago = now - round(2 * WEEK * 1e6)
     for _ in range(5):
@@ -76,6 +92,8 @@ async def test_all_that_is_old_is_taken_out_in_one_go_and_nothing_else(
     path = tmp_path / "ao.db"
     assert count(path, "SELECT count(*) FROM idempotency_keys") == 7
     assert count(path, "SELECT count(*) FROM rollups") == 1
+    assert count(path, "SELECT count(*) FROM credentials WHERE id IN ('token_99', 'key_98')") == 2
+    assert count(path, "SELECT count(*) FROM credentials WHERE kind = 'token'") == 1
     # What is fresh is kept, with all that was written beside it, and nothing behind it goes before it.
     assert [each.position for each in await events.after(world.reader, PROJECT, 45, 10)] == [46, 47, 48, 49]
     assert count(path, "SELECT count(*) FROM event_portions") == 2

@@ -195,7 +195,7 @@ class Access:
         if row is None:
             return None
         if row.client_id is not None:
-            client = await credentials.client(self._reader, row.client_id)
+            client = await credentials.get(self._reader, "client", row.project_id, row.client_id)
             if client is None or client.revoked_at is not None:
                 return None
         return _principal(row, hashed)

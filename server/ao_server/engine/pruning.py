@@ -1,4 +1,4 @@
-"""What is kept for a time only: events, idempotency keys, roll-ups."""
+"""What is kept for a time only: events, idempotency keys, roll-ups, access tokens."""
 
 import asyncio
 from typing import Final
@@ -57,6 +57,7 @@ class Pruning:
         by_age = [
             Deletion(rows.IdempotencyKey, project_id, "created_at", now - KEPT_MICROSECONDS, PRUNED_AT_ONCE),
             Deletion(rows.Rollup, project_id, "minute", now // MICROSECONDS_A_MINUTE - ROLLUP_MINUTES, PRUNED_AT_ONCE),
+            Deletion(rows.Credential, project_id, "forgotten_at", now, PRUNED_AT_ONCE),
         ]
         for deletion in by_age:
             while await retention.has_any(self._reader, deletion):

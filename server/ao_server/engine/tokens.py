@@ -4,6 +4,7 @@ import hmac
 from collections.abc import Sequence
 from typing import Final
 
+from agent_orchestration.scopes import SCOPES, holds
 from ao_server.engine import credentials
 from ao_server.engine.credentials import NewCredential
 from ao_server.engine.ids import Ids
@@ -13,22 +14,36 @@ from ao_server.store import rows
 from ao_server.store.changes import Changes, Found, Key, Operation
 
 DEFAULT_LIFETIME: Final = 3600 * 1_000_000
+# One answer, whichever of the two is wrong.
+_REFUSED: Final = "the client or its secret is not valid"
+
+
+def identified(client: rows.Credential | None, client_id: str, client_secret: str, now: int) -> rows.Credential:
+    """The client, if it has this id and this secret. Unauthorized when it has not, or not any more."""
+    if client is None or client.kind != "client" or client.id != client_id or client.revoked_at is not None:
+        raise Unauthorized(_REFUSED)
+    hashed = sha256(client_secret)
+    if not hmac.compare_digest(hashed, client.sha256):
+        is_previous = client.previous_sha256 is not None and hmac.compare_digest(hashed, client.previous_sha256)
+        if not is_previous or now >= (client.previous_expires_at or 0):
+            raise Unauthorized(_REFUSED)
+    return client
 
 
 def issue(
     client: rows.Credential, client_secret: str, scopes: Sequence[str], token: str, ids: Ids
 ) -> Operation[rows.Credential]:
-    """Makes this token, with all scopes of the client or some of them.
+    """Makes this token, with these of the client's scopes; without any, with all of them.
 
-    Unauthorized when the secret is not the client's, or not any more; Invalid for a scope that it does not have.
+    Unauthorized as for `identified`; Invalid for a scope that the client does not have.
     """
 
     def decide(found: Found, now: int) -> Changes[rows.Credential]:
-        current = _client(found, client, client_secret, now)
+        current = identified(_found(found, client), client.id, client_secret, now)
         held = current.scopes.split()
-        missing = [scope for scope in scopes if scope not in held]
-        if missing:
-            raise Invalid.field("scope", f"the client does not have the scope {missing[0]}")
+        for scope in scopes:
+            if scope not in SCOPES or not holds(held, scope):
+                raise Invalid.field("scope", "the client does not have all of these scopes")
         new = NewCredential(
             current.project_id,
             "token",
@@ -46,12 +61,12 @@ def issue(
 
 
 def revoke(client: rows.Credential, client_secret: str, token: rows.Credential | None) -> Operation[None]:
-    """Ends a token of the client. Unauthorized as for `issue`."""
+    """Ends a token of the client; any other stays as it is. Unauthorized as for `identified`."""
     keys = [_key(client)] if token is None else [_key(client), _key(token)]
 
     def decide(found: Found, now: int) -> Changes[None]:
-        current = _client(found, client, client_secret, now)
-        before = None if token is None else found.get(rows.Credential, token.project_id, token.id)
+        current = identified(_found(found, client), client.id, client_secret, now)
+        before = None if token is None else _found(found, token)
         if before is None or before.client_id != current.id or before.revoked_at is not None:
             return Changes(None)
         after = rows.copy_of(before)
@@ -61,17 +76,8 @@ def revoke(client: rows.Credential, client_secret: str, token: rows.Credential |
     return Operation(decide, keys=keys)
 
 
-def _client(found: Found, client: rows.Credential, client_secret: str, now: int) -> rows.Credential:
-    current = found.get(rows.Credential, client.project_id, client.id)
-    if current is None or current.kind != "client" or current.revoked_at is not None:
-        raise Unauthorized("the client is not known")
-    hashed = sha256(client_secret)
-    if hmac.compare_digest(hashed, current.sha256):
-        return current
-    is_previous = current.previous_sha256 is not None and hmac.compare_digest(hashed, current.previous_sha256)
-    if not is_previous or now >= (current.previous_expires_at or 0):
-        raise Unauthorized("the client's secret is not valid")
-    return current
+def _found(found: Found, row: rows.Credential) -> rows.Credential | None:
+    return found.get(rows.Credential, row.project_id, row.id)
 
 
 def _key(row: rows.Credential) -> Key:

@@ -25,11 +25,6 @@ async def get(reader: Reader, kind: str, project_id: str, credential_id: str) ->
     )
 
 
-async def client(reader: Reader, client_id: str) -> rows.Credential | None:
-    """An OAuth client, of whichever project."""
-    return await reader.one(rows.Credential, _CREDENTIAL.id == client_id, _CREDENTIAL.kind == "client")
-
-
 async def page(reader: Reader, kind: str, project_id: str, *, page: int, limit: int) -> Page[rows.Credential]:
     """A page of a project's credentials of a kind, newest first."""
     where = [_CREDENTIAL.project_id == project_id, _CREDENTIAL.kind == kind]
