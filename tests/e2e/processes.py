@@ -18,6 +18,10 @@ AO: Final = ("-P", "-m", "agent_orchestration.cli")
 START_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 12.0
 POLL_SECONDS: Final = 0.02
+NO_LIMITS: Final = {
+    "AGENT_ORCHESTRATION_RATE_LIMIT_PER_HOUR": "0",
+    "AGENT_ORCHESTRATION_RATE_LIMIT_PER_MINUTE": "0",
+}
 
 
 class Process:
@@ -175,9 +179,9 @@ class ControlPlane:
         return f"127.0.0.1:{self.grpc_port}"
 
     def ao(self, *arguments: str, name: str | None = None, environment: Mapping[str, str] | None = None) -> Process:
-        """Starts any `ao` command in the folder, with no setting but those given."""
+        """Starts any `ao` command in the folder, with no setting but those given, and without rate limits."""
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("AGENT_ORCHESTRATION_")}
-        settings = {**self.environment, **(environment or {})}
+        settings = {**NO_LIMITS, **self.environment, **(environment or {})}
         if self.database_url is not None:
             settings["AGENT_ORCHESTRATION_DATABASE_URL"] = self.database_url
         process = Process(
