@@ -13,7 +13,7 @@ from typing import Final
 
 from benchmarks import load, stack
 from benchmarks.figure import Figure, Run, constant
-from tests.e2e.processes import ControlPlane, Process
+from tests.e2e.processes import NO_LIMITS, ControlPlane, Process
 
 DELAY_SECONDS: Final = 0.05
 LOAD_SECONDS: Final = 8.0
@@ -80,7 +80,7 @@ def _work(run: Run, folder: Path, delay: float) -> _Outcome:
 
 def _start_server(plane: ControlPlane, delay: float) -> Process:
     """In the place of `plane.start_server()`."""
-    environment = {**os.environ, **plane.environment}
+    environment = {**os.environ, **NO_LIMITS, **plane.environment}
     words = [plane.python, "-m", SERVER, str(delay), "--grpc-port", "0"]
     server = Process(words, folder=plane.folder, environment=environment, name="server")
     plane.processes.append(server)

@@ -13,6 +13,7 @@ from starlette.routing import WebSocketRoute
 from starlette.types import Receive, Scope, Send
 
 from agent_orchestration import v1
+from agent_orchestration.rate_limits import RateLimits
 from ao_gateway import bindings, probes
 from ao_gateway.access import Access
 from ao_gateway.credentials import recheck
@@ -37,12 +38,13 @@ FILES: Final[tuple[FileDescriptor, ...]] = tuple(
 class Gateway:
     """A gateway in front of one server."""
 
-    def __init__(self, server: str, read_key: Callable[[], str]) -> None:
+    def __init__(self, server: str, read_key: Callable[[], str], limits: RateLimits) -> None:
+        self._limits = limits
         self._upstream = Upstream(server, read_key)
         self.relay = Relay(self._upstream)
         self._feeds = Feeds(self._upstream)
         self._access = Access(self._upstream, self.relay.connected)
-        self._sockets = Sockets(self._access, self._feeds)
+        self._sockets = Sockets(self._access, self._limits, self._feeds)
         self._unary = Unary(self.relay)
         self._streams = EventStreams(self._upstream, self.relay.connected)
         self.relay.on_lost(self._feeds.reconnect)
@@ -64,7 +66,7 @@ class Gateway:
         self.relay.end_waiting()
 
     def _routes(self) -> Rest:
-        rest = Rest(self._access)
+        rest = Rest(self._access, self._limits)
         routes = bindings.read(FILES)
         for binding in routes:
             serve = self._streams.endpoint(binding) if binding.is_stream else self._unary.endpoint(binding)

@@ -34,6 +34,7 @@ def gateway(host: str, port: int, server: str | None, data_dir: str | None, log_
 
     import uvloop
 
+    from agent_orchestration.rate_limits import RateLimits
     from ao_gateway.app import Gateway
     from ao_gateway.server import serve
     from ao_gateway.upstream import key_reader
@@ -44,7 +45,8 @@ def gateway(host: str, port: int, server: str | None, data_dir: str | None, log_
         garbage.resume()
 
     async def run() -> None:
-        await serve(Gateway(chosen.server, key_reader(chosen.key, chosen.data_dir)), sockets, ready)
+        gateway = Gateway(chosen.server, key_reader(chosen.key, chosen.data_dir), RateLimits(chosen.limits))
+        await serve(gateway, sockets, ready)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(run())

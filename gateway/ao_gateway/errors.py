@@ -64,6 +64,11 @@ def forbidden(message: str) -> Refusal:
     return Refusal(403, "forbidden", message)
 
 
+def rate_limited(message: str, retry_after: int) -> Refusal:
+    """429 that says when to come back, in whole seconds."""
+    return Refusal(429, "rate_limited", message, headers=[_retry_after(retry_after)])
+
+
 def unavailable(message: str, retry_after: int = RETRY_AFTER_SECONDS) -> Refusal:
     """503 that says when to come back, in whole seconds."""
     return Refusal(503, "unavailable", message, headers=[_retry_after(retry_after)])

@@ -231,6 +231,7 @@ class EventStream:
             (b"cache-control", b"no-store"),
             (b"x-accel-buffering", b"no"),
             (request_ids.HEADER, self._request.id.encode()),
+            *self._request.limit_headers,
         ]
 
 

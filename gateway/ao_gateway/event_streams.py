@@ -13,7 +13,7 @@ from ao_gateway.decode import RequestDecoder
 from ao_gateway.errors import STOPPING, Headers, Refusal, Violation, invalid, unauthorized, unavailable
 from ao_gateway.event_stream import EventStream, Held
 from ao_gateway.rest import Request, Serve
-from ao_gateway.upstream import Upstream
+from ao_gateway.upstream import NoCredential, Upstream
 
 MAX_STREAMS: Final = 1_000
 
@@ -70,7 +70,10 @@ class EventStreams:
             raise unavailable("The server cannot be reached")
         if len(self._open) >= MAX_STREAMS:
             raise unavailable("Too many streams are open")
-        metadata = (("authorization", f"Bearer {request.credential}"), ("x-request-id", request.id))
+        try:
+            metadata = self._upstream.on_behalf_of(request.credential, request.id)
+        except NoCredential:
+            raise unavailable("The server cannot be reached") from None
         call = self._upstream.open_stream(rpc, message, monitoring_pb2.WatchEventsResponse, metadata)
         stream = EventStream(request, call, self._held)
         self._open.add(stream)

@@ -26,6 +26,8 @@ is refused; `null` stands for a field that is left out. Times are RFC 3339, dura
 `GET`.
 
 Every answer that is not a success has the shape `Error`, and every answer has the header `X-Request-Id`.
+Under a good credential it says how many calls are left in this hour: `X-RateLimit-Limit`, `X-RateLimit-Remaining`, and
+`X-RateLimit-Reset`, when the hour ends, in seconds since 1970. An hour without a limit has none of them.
 
 Events come as they happen over `GET /v1/events`, or over a WebSocket at `/v1/ws`, which OpenAPI cannot describe. There
 a client says `{"type": "auth", "token": "<key>"}`, then `{"type": "subscribe", "channel": "task_events"}`, and hears

@@ -1,4 +1,4 @@
-"""All REST paths: path, method, credential, then what serves the path; every answer in the documented shape."""
+"""All REST paths: path, method, credential, scope, rate, then what serves it; every answer in the documented shape."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -8,8 +8,9 @@ from typing import Any, Final, Protocol
 import structlog
 from starlette.types import Receive, Scope, Send
 
+from agent_orchestration.rate_limits import RateLimits
 from agent_orchestration.scopes import holds, lacking
-from ao_gateway import access, errors, request_ids
+from ao_gateway import access, errors, rates, request_ids
 from ao_gateway.access import Access
 from ao_gateway.bindings import Paths
 from ao_gateway.disconnect import ClientGone
@@ -45,6 +46,8 @@ class Request:
     values: list[str]
     # Empty where none is asked for.
     credential: str = field(repr=False)
+    # Of every answer: what is left of the limits of the credential.
+    limit_headers: Headers = field(default_factory=lambda: [])
     # Set by what sends the answer itself, once it has begun to.
     is_answered: bool = False
 
@@ -88,8 +91,9 @@ class _Endpoint:
 class Rest:
     """The ASGI application of all paths of plain HTTP."""
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, access: Access, limits: RateLimits) -> None:
         self._access = access
+        self._limits = limits
         self._paths: Paths[_Endpoint] = Paths()
 
     def add(self, http_method: str, path: str, serve: Serve, *, scope: str | None = None) -> None:
@@ -118,7 +122,8 @@ class Rest:
             answer = _refused(errors.internal(), request_id)
         if answer is not None:
             headers = [(b"content-type", answer.content_type), (request_ids.HEADER, request_id.encode())]
-            await request.exchange.answer(answer.status, headers + answer.headers, answer.body)
+            headers += request.limit_headers + answer.headers
+            await request.exchange.answer(answer.status, headers, answer.body)
 
     async def _answer(self, request: Request) -> Answer | None:
         found = self._paths.find(request.scope["raw_path"])
@@ -135,7 +140,12 @@ class Rest:
                 raise errors.unauthorized("A credential is needed: Authorization: Bearer <key>")
             principal = await self._access.authenticate(credential)
             if not holds(principal.scopes, endpoint.scope):
+                request.limit_headers = rates.headers(rates.left(self._limits, principal))
                 raise errors.forbidden(lacking(endpoint.scope))
+            decision = await rates.counted(self._limits, principal)
+            request.limit_headers = rates.headers(decision)
+            if decision.is_refused:
+                raise errors.rate_limited(decision.message, decision.retry_after)
             request.credential = credential
         return await endpoint.serve(request)
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from agent_orchestration.environment import check_host, check_rate_limits, secret, value
+from agent_orchestration.environment import check_host, rate_limits, secret, value
+from agent_orchestration.rate_limits import Limits
 
 DEFAULT_SERVER: Final = "127.0.0.1:50051"
 
@@ -20,6 +21,7 @@ class Settings:
     server: str
     data_dir: Path
     key: str | None
+    limits: Limits
 
 
 def read(
@@ -33,11 +35,11 @@ def read(
 ) -> Settings:
     """Settings from options and environment; CannotStart, naming the option or variable, when one is wrong."""
     check_host(host, insecure=insecure)
-    check_rate_limits(environment)
     return Settings(
         host=host,
         port=port,
         server=server or value(environment, "SERVER") or DEFAULT_SERVER,
         data_dir=Path(data_dir or value(environment, "DATA_DIR") or ".ao").absolute(),
         key=secret(environment, "GATEWAY_KEY"),
+        limits=rate_limits(environment),
     )

@@ -6,13 +6,15 @@ from typing import Any, Final
 import structlog
 from starlette.types import Receive, Scope, Send
 
+from agent_orchestration.rate_limits import RateLimits
 from agent_orchestration.scopes import holds, lacking
 from agent_orchestration.v1 import monitoring_pb2, options_pb2
-from ao_gateway import access, messages, request_ids
+from ao_gateway import access, messages, rates, request_ids
 from ao_gateway.access import Access, Principal
 from ao_gateway.channels import Filter
-from ao_gateway.errors import Refusal, forbidden, malformed, unauthorized
+from ao_gateway.errors import Refusal, forbidden, malformed, rate_limited, unauthorized
 from ao_gateway.feed import Feed, Feeds
+from ao_gateway.frame_rate import FRAMES_A_SECOND, FrameRate
 from ao_gateway.frames import Sink
 from ao_gateway.messages import Auth, Ping, Subscribe, Unsubscribe
 from ao_gateway.rest import Answer, Request
@@ -33,13 +35,18 @@ MAX_SUBSCRIPTIONS: Final = 100
 AUTH_SECONDS: Final = 10.0
 BAD_CREDENTIAL: Final = 4401
 NO_CREDENTIAL: Final = 4408
+TOO_MANY_FRAMES: Final = 4429
+_TOO_MANY_FRAMES_ERROR: Final = messages.error(
+    rate_limited(f"The limit of {FRAMES_A_SECOND} frames per second is used up", retry_after=1)
+)
 
 
 class Sockets:
     """The ASGI application of the WebSocket path, and all its open sockets."""
 
-    def __init__(self, access: Access, feeds: Feeds) -> None:
+    def __init__(self, access: Access, limits: RateLimits, feeds: Feeds) -> None:
         self._access = access
+        self._limits = limits
         self._feeds = feeds
         self._open: set[_Socket] = set()
 
@@ -48,7 +55,7 @@ class Sockets:
         await receive()
         request_id = request_ids.of(scope["headers"])
         await send({"type": "websocket.accept", "headers": [(request_ids.HEADER, request_id.encode())]})
-        socket = _Socket(scope["extensions"][SINK], self._access, self._feeds)
+        socket = _Socket(scope["extensions"][SINK], self._access, self._limits, self._feeds)
         self._open.add(socket)
         try:
             await socket.serve(scope, receive)
@@ -84,10 +91,12 @@ async def ask_for_upgrade(request: Request) -> Answer:
 class _Socket:
     """One connection."""
 
-    def __init__(self, sink: Sink, access: Access, feeds: Feeds) -> None:
+    def __init__(self, sink: Sink, access: Access, limits: RateLimits, feeds: Feeds) -> None:
         self._sink = sink
         self._access = access
+        self._limits = limits
         self._feeds = feeds
+        self._frame_rate = FrameRate()
         self._principal: Principal | None = None
         self._feed: Feed | None = None
         self._watcher = SocketWatcher(sink)
@@ -130,6 +139,9 @@ class _Socket:
             self._sink.end(1000, "")
             return
         await self._sink.drained()
+        if not self._frame_rate.take():
+            self._refuse_frame()
+            return
         text = message.get("text")
         try:
             if text is None:
@@ -157,6 +169,9 @@ class _Socket:
         principal = await self._access.authenticate(credential)
         if self._principal is not None and principal.project_id != self._principal.project_id:
             raise forbidden("The credential is of another project")
+        decision = await rates.counted(self._limits, principal)
+        if decision.is_refused:
+            raise rate_limited(decision.message, decision.retry_after)
         self._principal = principal
         self.credential = credential
         self._answer(messages.authenticated())
@@ -230,6 +245,12 @@ class _Socket:
             self._feed = self._feeds.join(self._principal.project_id, self._watcher)
         await self._feed.ready()
         return self._feed
+
+    def _refuse_frame(self) -> None:
+        if self._frame_rate.is_flooded:
+            self.end(TOO_MANY_FRAMES, "rate_limited")
+        else:
+            self._answer(_TOO_MANY_FRAMES_ERROR)
 
     def _refuse_credential(self, refusal: Refusal) -> None:
         if refusal.status == 401:

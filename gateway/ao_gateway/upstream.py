@@ -15,6 +15,7 @@ from agent_orchestration.v1.relay_pb2_grpc import RelayServiceStub
 
 MAX_MESSAGE_BYTES: Final = 16 * 1024 * 1024
 PROJECT_KEY: Final = "agent-orchestration-project"
+GATEWAY_KEY: Final = "agent-orchestration-gateway"
 _OPTIONS: Final = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
@@ -60,6 +61,17 @@ class Upstream:
         """What the gateway's own calls carry; with the project that one acts in. NoCredential when there is no key."""
         authorization = (("authorization", f"Bearer {self._read_key()}"),)
         return authorization if project_id is None else (*authorization, (PROJECT_KEY, project_id))
+
+    def on_behalf_of(self, credential: str, request_id: str) -> Metadata:
+        """What a call under a user's credential carries beside it: that it comes through a gateway, which counts it.
+
+        NoCredential when the gateway has no key.
+        """
+        return (
+            ("authorization", f"Bearer {credential}"),
+            (GATEWAY_KEY, self._read_key()),
+            ("x-request-id", request_id),
+        )
 
     async def listening(self, seconds: float) -> None:
         """Waits until somebody listens at the server's address, at most so long.

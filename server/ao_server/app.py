@@ -13,6 +13,7 @@ import structlog
 from sqlalchemy import Connection
 from sqlalchemy.exc import ArgumentError, DatabaseError
 
+from agent_orchestration.rate_limits import RateLimits
 from agent_orchestration.v1 import (
     access_pb2_grpc,
     agents_pb2_grpc,
@@ -142,7 +143,7 @@ async def serving(settings: Settings, stop: asyncio.Event) -> AsyncGenerator[Ser
         await clearing.restore(reader)
         alerts = Alerts(feed, clock, lambda: database.disk_usage(settings.data_dir), settings.disk_alert)
 
-        methods = Methods(access, ids, clock)
+        methods = Methods(access, RateLimits(settings.limits), ids, clock)
         relay = RelayServicer(methods)
         agents_pb2_grpc.add_AgentServiceServicer_to_server(
             AgentServicer(writer, reader, registry, fleet, clearing, clock, ids), _as_server(methods)

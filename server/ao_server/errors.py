@@ -74,6 +74,12 @@ class Superseded(Problem):
     code = "superseded"
 
 
+class RateLimited(Problem):
+    """The credential has made as many calls as it may. `retry_after` is in seconds."""
+
+    code = "rate_limited"
+
+
 class Unavailable(Problem):
     """Not now: the store is away or the queue is full. `retry_after` is in seconds."""
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Final
 
 from agent_orchestration import environment as environment_rules
-from agent_orchestration.environment import PREFIX, check_host, check_rate_limits, secret, value
+from agent_orchestration.environment import PREFIX, check_host, rate_limits, secret, value
+from agent_orchestration.rate_limits import Limits
 from ao_server.errors import CannotStart
 
 MAX_LEASE_SECONDS: Final = 3600.0
@@ -27,6 +28,7 @@ class Settings:
     gateway_key: str | None
     event_retention: float
     disk_alert: float
+    limits: Limits
 
 
 def read(
@@ -42,7 +44,6 @@ def read(
     folder = Path(data_dir or value(environment, "DATA_DIR") or ".ao").absolute()
     try:
         check_host(host, insecure=insecure)
-        check_rate_limits(environment)
         return Settings(
             host=host,
             grpc_port=grpc_port,
@@ -53,6 +54,7 @@ def read(
             gateway_key=secret(environment, "GATEWAY_KEY"),
             event_retention=3600.0 * _number(environment, "EVENT_RETENTION_HOURS", 168.0, 0.001, MAX_RETENTION_HOURS),
             disk_alert=_number(environment, "DISK_ALERT_PERCENT", 90.0, 0.0, 100.0),
+            limits=rate_limits(environment),
         )
     except environment_rules.CannotStart as refusal:
         # The store, which has reasons of its own, may not know the client's package.

@@ -171,7 +171,11 @@ async def serving(folder: Path, database_url: str | None, **changes: Any) -> Asy
         grpc_port=0,
         data_dir=str(folder / "data"),
         database_url=database_url,
-        environment={f"{PREFIX}LEASE_SECONDS": str(LEASE_SECONDS)},
+        environment={
+            f"{PREFIX}LEASE_SECONDS": str(LEASE_SECONDS),
+            f"{PREFIX}RATE_LIMIT_PER_HOUR": "0",
+            f"{PREFIX}RATE_LIMIT_PER_MINUTE": "0",
+        },
     )
     async with app.serving(replace(chosen, **changes), asyncio.Event()) as server:
         key = (folder / "data" / "admin.key").read_text().strip()

@@ -25,8 +25,6 @@ def test_every_code_is_told_with_its_statuses() -> None:
     expected = {(code, http[code]): name for code, name in statuses.items()}
     for status, code in _found(ROOT / "gateway", _FROM_SOURCE):
         expected.setdefault((code, int(status)), "")
-    # What gRPC itself may answer, or the server will.
-    expected |= {("rate_limited", 429): "RESOURCE_EXHAUSTED"}
     assert told == expected
 
 

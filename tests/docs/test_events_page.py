@@ -26,7 +26,7 @@ def test_every_type_channel_and_alert_is_told() -> None:
 
 def test_every_close_is_told() -> None:
     told = {int(row[0]) for row in table("events.md", "close")}
-    ours = {sockets.BAD_CREDENTIAL, sockets.NO_CREDENTIAL, watcher.TOO_SLOW, watcher.RESTART}
+    ours = {sockets.BAD_CREDENTIAL, sockets.NO_CREDENTIAL, sockets.TOO_MANY_FRAMES, watcher.TOO_SLOW, watcher.RESTART}
     # 1009 is the protocol's own.
     assert told == ours | {1009}
 

@@ -2,9 +2,9 @@
 
 from typing import Any, Final
 
-from agent_orchestration import free_json
+from agent_orchestration import environment, free_json, rate_limits
 from agent_orchestration.cli import restarts
-from agent_orchestration.v1 import agents_pb2, monitoring_pb2, options_pb2, runners_pb2, tasks_pb2
+from agent_orchestration.v1 import agents_pb2, keys_pb2, monitoring_pb2, options_pb2, runners_pb2, tasks_pb2
 from agent_runner import held, lease, link, outbox, process
 from agent_runner import outcomes as runner_outcomes
 from agent_runner import reports as runner_reports
@@ -13,6 +13,7 @@ from ao_gateway import (
     body,
     event_stream,
     event_streams,
+    frame_rate,
     http_protocol,
     in_flight,
     request_ids,
@@ -88,6 +89,10 @@ LIMITS: Final = {
     "a request that finds too many in flight": _seconds(unary.FULL_SECONDS),
     "requests that `wait`, a gateway": f"{in_flight.MAX_WAITING:,}",
     "bodies being read, a gateway": _size(body.MAX_HELD_BYTES),
+    "calls in an hour of the clock, unless set": f"{_DEFAULTS.limits.per_hour:,}",
+    "calls in any minute, unless set": f"{_DEFAULTS.limits.per_minute:,}",
+    "such a limit, when set": f"{environment.MAX_LIMIT:,}",
+    "credentials that are counted, a gateway or server": f"{rate_limits.MAX_CREDENTIALS:,}",
     "message": _size(app.MESSAGE_BYTES),
     "time to answer, without a deadline of the caller's": _seconds(calls.DEFAULT_TIMEOUT_SECONDS),
     "`payload`": _size(_longest(_TASK, "payload")),
@@ -150,6 +155,9 @@ LIMITS: Final = {
     "time for tasks after SIGTERM, unless set": _seconds(process.DRAIN_SECONDS),
     "events are kept, unless set": f"{_DEFAULTS.event_retention / _HOURS:g} h",
     "frame from a client": _size(server.MAX_FRAME_BYTES),
+    "frames from a client, lasting": f"{frame_rate.FRAMES_A_SECOND} a second",
+    "frames from a client, at once": f"{frame_rate.BURST}",
+    "frames refused for that, of a client that goes on": f"{frame_rate.MAX_REFUSED:,}",
     "time to authenticate a WebSocket": _seconds(sockets.AUTH_SECONDS),
     "subscriptions of a WebSocket": f"{sockets.MAX_SUBSCRIPTIONS}",
     "messages waiting for a WebSocket": f"{watcher.MAX_BACKLOG_MESSAGES:,}",
@@ -177,6 +185,11 @@ def test_every_number_is_that_of_the_code() -> None:
     told = {row[0]: row[1] for row in rows if row[0] not in ("what", "---")}
     assert len(told) == sum(row[0] not in ("what", "---") for row in rows)
     assert told == LIMITS
+
+
+def test_a_key_and_a_setting_have_the_same_largest_limit() -> None:
+    for field in ("per_hour", "per_minute"):
+        assert _rules(keys_pb2.RateLimits, field).maximum == environment.MAX_LIMIT
 
 
 def test_both_sides_of_the_stream_have_the_same_limits() -> None:

@@ -18,6 +18,10 @@ AO: Final = ("-P", "-m", "agent_orchestration.cli")
 START_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 12.0
 POLL_SECONDS: Final = 0.02
+NO_LIMITS: Final = {
+    "AGENT_ORCHESTRATION_RATE_LIMIT_PER_HOUR": "0",
+    "AGENT_ORCHESTRATION_RATE_LIMIT_PER_MINUTE": "0",
+}
 
 
 class Process:
@@ -133,6 +137,8 @@ class ControlPlane:
     database_url: str | None = None
     # More variables for every process.
     environment: Mapping[str, str] = field(default_factory=dict[str, str])
+    # Whether rate limits are as they are unless set, as opposed to off.
+    has_limits: bool = False
     # The interpreter of the installation to run.
     python: str = sys.executable
     port: int = 0
@@ -177,7 +183,7 @@ class ControlPlane:
     def ao(self, *arguments: str, name: str | None = None, environment: Mapping[str, str] | None = None) -> Process:
         """Starts any `ao` command in the folder, with no setting but those given."""
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("AGENT_ORCHESTRATION_")}
-        settings = {**self.environment, **(environment or {})}
+        settings = {**({} if self.has_limits else NO_LIMITS), **self.environment, **(environment or {})}
         if self.database_url is not None:
             settings["AGENT_ORCHESTRATION_DATABASE_URL"] = self.database_url
         process = Process(

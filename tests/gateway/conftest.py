@@ -6,12 +6,14 @@ from dataclasses import dataclass
 import httpx2
 import pytest
 
+from agent_orchestration.rate_limits import Limits, RateLimits
 from ao_gateway.app import Gateway
 from ao_gateway.listening import listen, url
 from ao_gateway.server import GatewayServer
 from tests.gateway.scripted import GATEWAY_KEY, ScriptedServer
 
 DEADLINE = 10.0
+NO_LIMITS = Limits(0, 0)
 
 
 @dataclass
@@ -46,9 +48,9 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 @asynccontextmanager
-async def serving(upstream: ScriptedServer) -> AsyncGenerator[Running]:
+async def serving(upstream: ScriptedServer, limits: RateLimits | None = None) -> AsyncGenerator[Running]:
     sockets = listen("127.0.0.1", 0)
-    gateway = Gateway(upstream.address, lambda: GATEWAY_KEY)
+    gateway = Gateway(upstream.address, lambda: GATEWAY_KEY, limits or RateLimits(NO_LIMITS))
     server = GatewayServer(gateway)
     task = asyncio.create_task(server.serve(sockets))
     try:

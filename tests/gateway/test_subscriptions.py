@@ -8,12 +8,14 @@ from typing import Any, cast
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent_orchestration.rate_limits import RateLimits
 from agent_orchestration.v1 import events_pb2
 from ao_gateway.access import Access, Principal
 from ao_gateway.channels import Filter
 from ao_gateway.feed import Batch, Feeds, Watcher
 from ao_gateway.frames import Cancellable, FeedEvent, Sink
 from ao_gateway.sockets import SINK, Sockets
+from tests.gateway.conftest import NO_LIMITS
 
 AGENTS = ("agent_1", "agent_2")
 TASKS = ("task_1", "task_2")
@@ -146,7 +148,7 @@ def test_every_event_of_every_subscription_arrives_once(data: st.DataObject) -> 
         return {"type": "websocket.receive", "text": json.dumps(message)}
 
     async def serve() -> None:
-        socket = Sockets(cast(Access, Anyone()), cast(Feeds, log))
+        socket = Sockets(cast(Access, Anyone()), RateLimits(NO_LIMITS), cast(Feeds, log))
         scope = {"headers": [(b"authorization", b"Bearer x")], "extensions": {SINK: heard}}
         greeting = iter([{"type": "websocket.connect"}])
 

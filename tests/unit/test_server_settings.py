@@ -46,4 +46,5 @@ def test_a_bad_setting_is_refused_in_one_line_that_names_it_and_not_its_value(na
 
 
 def test_limits_that_come_later_are_accepted_already() -> None:
-    read(RATE_LIMIT_PER_HOUR="0", RATE_LIMIT_PER_MINUTE="100")
+    assert read().limits == (1000, 100)
+    assert read(RATE_LIMIT_PER_HOUR="0", RATE_LIMIT_PER_MINUTE=" 50\n").limits == (0, 50)

@@ -3,9 +3,14 @@
 from collections.abc import Mapping
 from typing import Final
 
+from agent_orchestration.rate_limits import Limits
+
 PREFIX: Final = "AGENT_ORCHESTRATION_"
 LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 MIN_KEY_LENGTH: Final = 8
+DEFAULT_PER_HOUR: Final = 1000
+DEFAULT_PER_MINUTE: Final = 100
+MAX_LIMIT: Final = 1_000_000_000
 
 
 class CannotStart(Exception):
@@ -32,12 +37,21 @@ def secret(environment: Mapping[str, str], name: str) -> str | None:
     return given
 
 
-def check_rate_limits(environment: Mapping[str, str]) -> None:
-    """The limits do not exist yet; their variables are checked already. CannotStart when one is not a number."""
-    for name in ("RATE_LIMIT_PER_HOUR", "RATE_LIMIT_PER_MINUTE"):
-        given = value(environment, name)
-        if given is not None and not (given.isascii() and given.isdigit()):
-            raise CannotStart(f"{PREFIX}{name} must be a whole number, 0 or more")
+def rate_limits(environment: Mapping[str, str]) -> Limits:
+    """The limits of credentials that have none of their own. CannotStart when one is not a number, or too large."""
+    return Limits(
+        _whole_number(environment, "RATE_LIMIT_PER_HOUR", DEFAULT_PER_HOUR),
+        _whole_number(environment, "RATE_LIMIT_PER_MINUTE", DEFAULT_PER_MINUTE),
+    )
+
+
+def _whole_number(environment: Mapping[str, str], name: str, default: int) -> int:
+    given = value(environment, name)
+    if given is None:
+        return default
+    if not (given.isascii() and given.isdigit() and len(given) <= len(str(MAX_LIMIT)) and int(given) <= MAX_LIMIT):
+        raise CannotStart(f"{PREFIX}{name} must be a whole number from 0 to {MAX_LIMIT}")
+    return int(given)
 
 
 def check_host(host: str, *, insecure: bool) -> None:

@@ -14,6 +14,7 @@ from ao_server.errors import (
     Invalid,
     NotFound,
     Problem,
+    RateLimited,
     Superseded,
     Unauthorized,
     Unavailable,
@@ -30,6 +31,7 @@ _CODES: Final[dict[type[Problem], int]] = {
     Conflict: code_pb2.FAILED_PRECONDITION,
     CursorRejected: code_pb2.OUT_OF_RANGE,
     Superseded: code_pb2.ABORTED,
+    RateLimited: code_pb2.RESOURCE_EXHAUSTED,
     Unavailable: code_pb2.UNAVAILABLE,
     DeadlineExceeded: code_pb2.DEADLINE_EXCEEDED,
 }

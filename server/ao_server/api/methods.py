@@ -1,4 +1,4 @@
-"""Every RPC by name, with what surrounds all of them: credential, audience, field limits, errors.
+"""Every RPC by name, with what surrounds all of them: credential, audience, rate, field limits, errors.
 
 A method reached over gRPC and one reached through the relay pass the same checks here. Servicers read their caller from
 `calls.current()` and raise Problems; they never touch the gRPC context.
@@ -18,9 +18,11 @@ from google.protobuf import descriptor_pool
 from google.protobuf.message import Message
 from google.rpc import status_pb2
 
+from agent_orchestration.rate_limits import RateLimits
 from agent_orchestration.scopes import holds, lacking
 from agent_orchestration.v1 import options_pb2
 from ao_server.api import calls, errors
+from ao_server.api.rates import DirectCalls
 from ao_server.api.validation import validate
 from ao_server.engine.access import Access, Held, Principal
 from ao_server.engine.clock import Clock
@@ -43,8 +45,9 @@ def _untold(is_parked: bool) -> None:
 class Methods:
     """Collects servicers as a gRPC server would, and gives out their methods with all checks around them."""
 
-    def __init__(self, access: Access, ids: Ids, clock: Clock) -> None:
+    def __init__(self, access: Access, limits: RateLimits, ids: Ids, clock: Clock) -> None:
         self._access = access
+        self._direct = DirectCalls(access, limits)
         self._ids = ids
         self._clock = clock
         self._handlers: dict[str, Any] = {}
@@ -112,9 +115,17 @@ class Methods:
         metadata: Metadata,
         timeout: float | None,
         on_parked: Callable[[bool], None] = _untold,
+        context: Any = None,
     ) -> calls.Call:
-        credential = _credential(metadata)
-        principal = _acting(await self._access.authenticate(credential), _rule(method), metadata)
+        """`context` is that of a call that came over gRPC, which is counted here."""
+        credential, rule = _credential(metadata), _rule(method)
+        known = await self._access.authenticate(credential)
+        objection = _objection(known, rule)
+        if context is not None and not rule.is_uncounted:
+            await self._direct.count(context, metadata, known, is_allowed=objection is None)
+        if objection is not None:
+            raise Forbidden(objection)
+        principal = _acting(known, rule, metadata)
         request_id = metadata.get("x-request-id") or self._ids.new("req", self._clock.now())[0]
         return calls.Call(principal, request_id, timeout, _Parking(self, credential, on_parked))
 
@@ -136,7 +147,7 @@ class Methods:
                 timeout = calls.DEFAULT_TIMEOUT_SECONDS if remaining is None else max(0.0, remaining)
                 try:
                     async with asyncio.timeout(timeout):
-                        calls.enter(await self._admit(method, _metadata(context), timeout))
+                        calls.enter(await self._admit(method, _metadata(context), timeout, context=context))
                         validate(request)
                         return await handler.unary_unary(request, None)
                 except TimeoutError:
@@ -162,7 +173,7 @@ class Methods:
             held: Held | None = None
             self._streams.add(task)
             try:
-                held = await self._open(method, _metadata(context))
+                held = await self._open(method, context)
                 if one_request:
                     validate(request)
                 else:
@@ -190,10 +201,14 @@ class Methods:
 
         return stream
 
-    async def _open(self, method: str, metadata: Metadata) -> Held | None:
+    async def _open(self, method: str, context: Any) -> Held | None:
         """Admits a stream, which then ends with its credential. A gateway's own lasts as long as the server."""
-        call = await self._admit(method, metadata, None)
+        metadata = _metadata(context)
+        call = await self._admit(method, metadata, None, context=context)
         calls.enter(call)
+        if context.trailing_metadata():
+            # What is left of the limits: the end of the stream may be far.
+            await context.send_initial_metadata(context.trailing_metadata())
         return None if call.principal.is_gateway else await self.hold(_credential(metadata))
 
     async def hold(self, credential: str) -> Held:
@@ -227,7 +242,7 @@ class Methods:
         if isinstance(error, grpc.aio.AbortError):
             raise error
         status = errors.status_of(self._problem(method, error))
-        trailing = ((errors.DETAILS_KEY, status.SerializeToString()),)
+        trailing = (*context.trailing_metadata(), (errors.DETAILS_KEY, status.SerializeToString()))
         await context.abort(errors.STATUS_CODES[status.code], status.message, trailing)
 
 
@@ -289,25 +304,31 @@ class _Rule:
 
     audience: int
     scope: str
+    is_uncounted: bool
 
 
 @cache
 def _rule(method: str) -> _Rule:
     service, name = method.removeprefix("/").split("/")
     options = descriptor_pool.Default().FindServiceByName(service).methods_by_name[name].GetOptions()
-    return _Rule(options.Extensions[options_pb2.audience], options.Extensions[options_pb2.scope])
+    said = options.Extensions
+    return _Rule(said[options_pb2.audience], said[options_pb2.scope], said[options_pb2.uncounted])
+
+
+def _objection(principal: Principal, rule: _Rule) -> str | None:
+    """Why the method is not for the principal; None when it is."""
+    if principal.is_gateway:
+        if rule.audience == options_pb2.AUDIENCE_UNSPECIFIED:
+            return "a gateway's own credential is not good for this method"
+    elif rule.audience == options_pb2.AUDIENCE_GATEWAYS:
+        return "this method is for gateways alone"
+    elif not holds(principal.scopes, rule.scope):
+        return lacking(rule.scope)
+    return None
 
 
 def _acting(principal: Principal, rule: _Rule, metadata: Metadata) -> Principal:
-    """The principal in the project that it acts in. Forbidden when the method is not for it."""
-    if not principal.is_gateway:
-        if rule.audience == options_pb2.AUDIENCE_GATEWAYS:
-            raise Forbidden("this method is for gateways alone")
-        if not holds(principal.scopes, rule.scope):
-            raise Forbidden(lacking(rule.scope))
-        return principal
-    if rule.audience == options_pb2.AUDIENCE_UNSPECIFIED:
-        raise Forbidden("a gateway's own credential is not good for this method")
-    if rule.audience == options_pb2.AUDIENCE_USERS_AND_GATEWAYS:
+    """The principal in the project that it acts in."""
+    if principal.is_gateway and rule.audience == options_pb2.AUDIENCE_USERS_AND_GATEWAYS:
         return Principal(principal.credential_id, metadata.get(PROJECT_KEY, ""), is_gateway=True)
     return principal
