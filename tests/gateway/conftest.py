@@ -1,11 +1,12 @@
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import httpx2
 import pytest
 
+from ao_gateway.addresses import Network
 from ao_gateway.app import Gateway
 from ao_gateway.listening import listen, url
 from ao_gateway.server import GatewayServer
@@ -46,9 +47,11 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 @asynccontextmanager
-async def serving(upstream: ScriptedServer) -> AsyncGenerator[Running]:
+async def serving(
+    upstream: ScriptedServer, *, origins: Sequence[str] = (), trusted_proxies: Sequence[Network] = ()
+) -> AsyncGenerator[Running]:
     sockets = listen("127.0.0.1", 0)
-    gateway = Gateway(upstream.address, lambda: GATEWAY_KEY)
+    gateway = Gateway(upstream.address, lambda: GATEWAY_KEY, origins=origins, trusted_proxies=trusted_proxies)
     server = GatewayServer(gateway)
     task = asyncio.create_task(server.serve(sockets))
     try:
