@@ -1,7 +1,7 @@
 """The application: the only place where the parts are put together."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from importlib import import_module
 from pkgutil import iter_modules
@@ -16,6 +16,8 @@ from agent_orchestration import v1
 from agent_orchestration.rate_limits import RateLimits
 from ao_gateway import bindings, probes
 from ao_gateway.access import Access
+from ao_gateway.addresses import TRUSTED_PROXIES, Network, TrustedProxies
+from ao_gateway.cors import CORS, Cors
 from ao_gateway.credentials import recheck
 from ao_gateway.event_streams import EventStreams
 from ao_gateway.feed import Feeds
@@ -38,8 +40,18 @@ FILES: Final[tuple[FileDescriptor, ...]] = tuple(
 class Gateway:
     """A gateway in front of one server."""
 
-    def __init__(self, server: str, read_key: Callable[[], str], limits: RateLimits) -> None:
+    def __init__(
+        self,
+        server: str,
+        read_key: Callable[[], str],
+        limits: RateLimits,
+        *,
+        origins: Sequence[str] = (),
+        trusted_proxies: Sequence[Network] = (),
+    ) -> None:
         self._limits = limits
+        self._cors = Cors(origins)
+        self._trusted_proxies = TrustedProxies(trusted_proxies)
         self._upstream = Upstream(server, read_key)
         self.relay = Relay(self._upstream)
         self._feeds = Feeds(self._upstream)
@@ -66,7 +78,7 @@ class Gateway:
         self.relay.end_waiting()
 
     def _routes(self) -> Rest:
-        rest = Rest(self._access, self._limits)
+        rest = Rest(self._access, self._limits, self._cors)
         routes = bindings.read(FILES)
         for binding in routes:
             serve = self._streams.endpoint(binding) if binding.is_stream else self._unary.endpoint(binding)
@@ -80,14 +92,14 @@ class Gateway:
         return rest
 
     @asynccontextmanager
-    async def _lifespan(self, application: Starlette) -> AsyncGenerator[None]:
+    async def _lifespan(self, application: Starlette) -> AsyncGenerator[dict[str, object]]:
         tasks = [
             supervised("relay", self.relay.run),
             supervised("access", self._access.run),
             supervised("recheck", lambda: recheck(self._access, (self._sockets, self._streams))),
         ]
         try:
-            yield
+            yield {CORS: self._cors, TRUSTED_PROXIES: self._trusted_proxies}
         finally:
             for task in tasks:
                 task.cancel()

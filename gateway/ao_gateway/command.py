@@ -45,7 +45,13 @@ def gateway(host: str, port: int, server: str | None, data_dir: str | None, log_
         garbage.resume()
 
     async def run() -> None:
-        gateway = Gateway(chosen.server, key_reader(chosen.key, chosen.data_dir), RateLimits(chosen.limits))
+        gateway = Gateway(
+            chosen.server,
+            key_reader(chosen.key, chosen.data_dir),
+            RateLimits(chosen.limits),
+            origins=chosen.origins,
+            trusted_proxies=chosen.trusted_proxies,
+        )
         await serve(gateway, sockets, ready)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

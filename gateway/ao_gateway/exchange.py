@@ -12,6 +12,18 @@ from ao_gateway.errors import CLOSE, Headers
 
 _CLOSE_LINE: Final = b"connection: close\r\n"
 
+_printed: tuple[Headers, bytes] = ([], b"")
+
+
+def printed_defaults(headers: Headers) -> bytes:
+    """The lines of the headers that every answer has: uvicorn makes a new list each second, for the date."""
+    global _printed
+    known, lines = _printed
+    if known is not headers:
+        lines = b"".join([b"%b: %b\r\n" % header for header in headers])
+        _printed = headers, lines
+    return lines
+
 
 class Exchange(RequestResponseCycle):
     """As the ASGI server has it: `receive` and `send` go on working, for bodies and answers that come bit by bit."""
@@ -34,8 +46,7 @@ class Exchange(RequestResponseCycle):
             await self.flow.drain()
         if self.disconnected:
             return
-        lines = [STATUS_LINE[status]]
-        lines += [b"%b: %b\r\n" % header for header in self.default_headers]
+        lines = [STATUS_LINE[status], printed_defaults(self.default_headers)]
         lines += [b"%b: %b\r\n" % header for header in headers]
         if CLOSE in headers:
             self.keep_alive = False

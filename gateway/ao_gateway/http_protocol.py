@@ -13,11 +13,12 @@ from urllib.parse import unquote
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from ao_gateway import errors, request_ids
+from ao_gateway import errors, protection, request_ids
+from ao_gateway.cors import CORS, Cors
 from ao_gateway.deadline import Deadline
 from ao_gateway.errors import Refusal
 from ao_gateway.event_stream import OUTLET
-from ao_gateway.exchange import Exchange
+from ao_gateway.exchange import Exchange, printed_defaults
 from ao_gateway.rest import EXCHANGE
 from ao_gateway.sockets import SOCKET_PATH
 
@@ -300,8 +301,12 @@ class HttpProtocol(HttpToolsProtocol):
             return
         request_id = request_ids.fresh()
         body = errors.printed(refusal, request_id)
+        # uvicorn has no headers before the first request.
+        cors = cast(Cors, self.app_state[CORS])
         head = [
             STATUS_LINE[refusal.status],
+            printed_defaults(self.server_state.default_headers),
+            *(b"%b: %b\r\n" % header for header in protection.DATA + cors.headers(self.headers or [])),
             b"content-type: application/json\r\n",
             b"content-length: %d\r\n" % len(body),
             b"x-request-id: %s\r\n" % request_id.encode(),

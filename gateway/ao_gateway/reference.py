@@ -6,7 +6,8 @@ from typing import Final
 
 import msgspec
 
-from ao_gateway import openapi, reference_page
+from ao_gateway import openapi, protection, reference_page
+from ao_gateway.addresses import client_scheme
 from ao_gateway.bindings import Binding
 from ao_gateway.errors import Headers
 from ao_gateway.rest import Answer, Request
@@ -18,11 +19,7 @@ PAGE_PATH: Final = "/docs"
 _HOST: Final = re.compile(rb"(?:[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 _ORIGIN: Final = reference_page.ORIGIN.encode()
 _CACHING: Final[Headers] = [(b"cache-control", b"no-cache")]
-_PROTECTION: Final[Headers] = [
-    (b"content-security-policy", reference_page.SECURITY_POLICY.encode()),
-    (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
-]
+_POLICY: Final[Headers] = [(b"content-security-policy", reference_page.SECURITY_POLICY.encode())]
 
 
 class Reference:
@@ -35,10 +32,11 @@ class Reference:
 
     async def document(self, request: Request) -> Answer:
         """The OpenAPI document."""
-        return Answer(200, self._document, _CACHING)
+        return Answer(200, self._document, protection=_CACHING + protection.POLICY)
 
     async def page(self, request: Request) -> Answer:
         """The page; its curl lines go to where the reader reached the gateway."""
         host = dict(request.headers).get(b"host", b"")
-        page = self._page.replace(_ORIGIN, b"http://" + host) if _HOST.fullmatch(host) else self._page
-        return Answer(200, page, _CACHING + _PROTECTION, b"text/html; charset=utf-8")
+        origin = client_scheme(request.scope).encode() + b"://" + host
+        page = self._page.replace(_ORIGIN, origin) if _HOST.fullmatch(host) else self._page
+        return Answer(200, page, content_type=b"text/html; charset=utf-8", protection=_CACHING + _POLICY)

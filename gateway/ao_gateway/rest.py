@@ -10,9 +10,10 @@ from starlette.types import Receive, Scope, Send
 
 from agent_orchestration.rate_limits import RateLimits
 from agent_orchestration.scopes import holds, lacking
-from ao_gateway import access, errors, rates, request_ids
+from ao_gateway import access, errors, protection, rates, request_ids
 from ao_gateway.access import Access
 from ao_gateway.bindings import Paths
+from ao_gateway.cors import Cors
 from ao_gateway.disconnect import ClientGone
 from ao_gateway.errors import STOPPING, Headers, Refusal, unavailable
 
@@ -48,6 +49,8 @@ class Request:
     credential: str = field(repr=False)
     # Of every answer: what is left of the limits of the credential.
     limit_headers: Headers = field(default_factory=lambda: [])
+    # What any answer to it says to a page of another origin.
+    cors: Headers = field(default_factory=lambda: [])
     # Set by what sends the answer itself, once it has begun to.
     is_answered: bool = False
 
@@ -75,6 +78,7 @@ class Answer:
     body: bytes
     headers: Headers = field(default_factory=lambda: [])
     content_type: bytes = b"application/json"
+    protection: Headers = field(default_factory=lambda: protection.DATA)
 
 
 # Serves a request; None when it has sent the answer itself. Refusal for every other answer than success.
@@ -91,9 +95,10 @@ class _Endpoint:
 class Rest:
     """The ASGI application of all paths of plain HTTP."""
 
-    def __init__(self, access: Access, limits: RateLimits) -> None:
+    def __init__(self, access: Access, limits: RateLimits, cors: Cors) -> None:
         self._access = access
         self._limits = limits
+        self._cors = cors
         self._paths: Paths[_Endpoint] = Paths()
 
     def add(self, http_method: str, path: str, serve: Serve, *, scope: str | None = None) -> None:
@@ -105,7 +110,7 @@ class Rest:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one HTTP request, whatever happens, in the documented shape."""
         request_id = request_ids.of(scope["headers"])
-        request = Request(request_id, scope, receive, send, [], "")
+        request = Request(request_id, scope, receive, send, [], "", self._cors.headers(scope["headers"]))
         try:
             answer = await self._answer(request)
         except Refusal as refusal:
@@ -121,11 +126,21 @@ class Rest:
             log.exception("request_failed", request_id=request_id, method=scope["method"], path=scope["path"])
             answer = _refused(errors.internal(), request_id)
         if answer is not None:
-            headers = [(b"content-type", answer.content_type), (request_ids.HEADER, request_id.encode())]
-            headers += request.limit_headers + answer.headers
+            headers = [
+                (b"content-type", answer.content_type),
+                (request_ids.HEADER, request_id.encode()),
+                *answer.protection,
+                *request.cors,
+                *request.limit_headers,
+                *answer.headers,
+            ]
             await request.exchange.answer(answer.status, headers, answer.body)
 
     async def _answer(self, request: Request) -> Answer | None:
+        preflight = self._cors.preflight(request.scope["method"], request.headers)
+        if preflight is not None:
+            request.cors = preflight
+            return Answer(200, b"", content_type=b"text/plain")
         found = self._paths.find(request.scope["raw_path"])
         if found is None:
             raise errors.not_found()

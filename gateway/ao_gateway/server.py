@@ -10,6 +10,7 @@ from typing import Final
 
 import uvicorn
 
+from ao_gateway import protection
 from ao_gateway.app import Gateway
 from ao_gateway.http_protocol import HttpProtocol
 from ao_gateway.socket_protocol import SocketProtocol
@@ -57,6 +58,7 @@ class GatewayServer(uvicorn.Server):
             access_log=False,
             proxy_headers=False,
             server_header=False,
+            headers=[(name.decode(), value.decode()) for name, value in protection.ALWAYS],
             ws_max_size=MAX_FRAME_BYTES,
             ws_ping_interval=PING_SECONDS,
             ws_ping_timeout=PING_SECONDS,

@@ -1,13 +1,14 @@
 """What a gateway is told from outside: command-line options over environment variables over defaults."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from agent_orchestration.environment import check_host, rate_limits, secret, value
+from agent_orchestration.environment import PREFIX, CannotStart, check_host, rate_limits, secret, value
 from agent_orchestration.rate_limits import Limits
+from ao_gateway import addresses, cors
 
 DEFAULT_SERVER: Final = "127.0.0.1:50051"
 
@@ -22,6 +23,9 @@ class Settings:
     data_dir: Path
     key: str | None
     limits: Limits
+    # Origins whose pages may read answers; see `Cors`.
+    origins: Sequence[str]
+    trusted_proxies: Sequence[addresses.Network]
 
 
 def read(
@@ -42,4 +46,25 @@ def read(
         data_dir=Path(data_dir or value(environment, "DATA_DIR") or ".ao").absolute(),
         key=secret(environment, "GATEWAY_KEY"),
         limits=rate_limits(environment),
+        origins=_origins(environment),
+        trusted_proxies=_trusted_proxies(environment),
     )
+
+
+def _origins(environment: Mapping[str, str]) -> Sequence[str]:
+    try:
+        return cors.origins(value(environment, "CORS_ORIGINS") or "")
+    except ValueError as wrong:
+        raise CannotStart(
+            f"{PREFIX}CORS_ORIGINS must be origins as browsers print them (https://app.example.com), or * alone, "
+            f"not {str(wrong)!r}"
+        ) from None
+
+
+def _trusted_proxies(environment: Mapping[str, str]) -> Sequence[addresses.Network]:
+    try:
+        return addresses.networks(value(environment, "TRUSTED_PROXIES") or "")
+    except ValueError as wrong:
+        raise CannotStart(
+            f"{PREFIX}TRUSTED_PROXIES must be addresses and networks (10.0.0.0/8), not {str(wrong)!r}"
+        ) from None

@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -7,6 +7,7 @@ import httpx2
 import pytest
 
 from agent_orchestration.rate_limits import Limits, RateLimits
+from ao_gateway.addresses import Network
 from ao_gateway.app import Gateway
 from ao_gateway.listening import listen, url
 from ao_gateway.server import GatewayServer
@@ -48,9 +49,21 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 @asynccontextmanager
-async def serving(upstream: ScriptedServer, limits: RateLimits | None = None) -> AsyncGenerator[Running]:
+async def serving(
+    upstream: ScriptedServer,
+    limits: RateLimits | None = None,
+    *,
+    origins: Sequence[str] = (),
+    trusted_proxies: Sequence[Network] = (),
+) -> AsyncGenerator[Running]:
     sockets = listen("127.0.0.1", 0)
-    gateway = Gateway(upstream.address, lambda: GATEWAY_KEY, limits or RateLimits(NO_LIMITS))
+    gateway = Gateway(
+        upstream.address,
+        lambda: GATEWAY_KEY,
+        limits or RateLimits(NO_LIMITS),
+        origins=origins,
+        trusted_proxies=trusted_proxies,
+    )
     server = GatewayServer(gateway)
     task = asyncio.create_task(server.serve(sockets))
     try:
