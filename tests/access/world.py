@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx2
 
+from agent_orchestration.rate_limits import Limits, RateLimits
 from agent_orchestration.scopes import ADMIN, SCOPES
 from ao_gateway.app import Gateway
 from ao_gateway.listening import listen, url
@@ -144,7 +145,7 @@ async def world(folder: Path, database_url: str | None = None, **changes: Any) -
 @asynccontextmanager
 async def _gateway(address: str, key: str) -> AsyncGenerator[tuple[Gateway, int]]:
     sockets = listen("127.0.0.1", 0)
-    gateway = Gateway(address, lambda: key)
+    gateway = Gateway(address, lambda: key, RateLimits(Limits(0, 0)))
     server = GatewayServer(gateway)
     task = asyncio.create_task(server.serve(sockets))
     try:

@@ -6,6 +6,7 @@ from typing import Any
 import grpc
 from google.rpc import status_pb2
 
+from agent_orchestration.rate_limits import Limits, RateLimits
 from agent_orchestration.v1 import tasks_pb2
 from ao_server.api import calls
 from ao_server.api.methods import Methods
@@ -36,7 +37,7 @@ async def outcome_when_revoked(*, is_parked: bool) -> grpc.StatusCode:
     key = a_key()
     store = Store(key)
     access = access_over(store)
-    methods = Methods(access, Ids(), Clock())
+    methods = Methods(access, RateLimits(Limits(0, 0)), Ids(), Clock())
     servicer = Waiting()
     handler = grpc.unary_unary_rpc_method_handler(
         servicer.GetTask, tasks_pb2.GetTaskRequest.FromString, tasks_pb2.GetTaskResponse.SerializeToString
