@@ -110,7 +110,7 @@ class Rest:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one HTTP request, whatever happens, in the documented shape."""
         request_id = request_ids.of(scope["headers"])
-        request = Request(request_id, scope, receive, send, [], "", self._cors.headers(scope["headers"]))
+        request = Request(request_id, scope, receive, send, [], "", cors=self._cors.headers(scope["headers"]))
         try:
             answer = await self._answer(request)
         except Refusal as refusal:

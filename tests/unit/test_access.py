@@ -38,7 +38,7 @@ class Store:
         self.meanwhile: Callable[[], None] = lambda: None
 
     async def one(self, row: type[Any], *where: Any) -> rows.Credential | None:
-        is_client = len(where) == 2
+        is_client = len(where) > 1
         seen = self.client if is_client else self.row
         if not is_client:
             self.looks += 1
