@@ -40,11 +40,12 @@ class Gateway:
     def __init__(self, server: str, read_key: Callable[[], str]) -> None:
         self._upstream = Upstream(server, read_key)
         self.relay = Relay(self._upstream)
-        self._feeds = Feeds(self._upstream)
         self._access = Access(self._upstream, self.relay.connected)
+        self._feeds = Feeds(self._upstream, self._access.is_current)
         self._sockets = Sockets(self._access, self._feeds)
         self._unary = Unary(self.relay)
         self._streams = EventStreams(self._upstream, self.relay.connected)
+        self.relay.on_lost(self._access.server_lost)
         self.relay.on_lost(self._feeds.reconnect)
         self.relay.on_lost(self._streams.server_lost)
         self._rest = self._routes()
