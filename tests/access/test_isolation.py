@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ TYPE = "worker"
 
 
 @asynccontextmanager
-async def runner(world: World, project: Project, types: tuple[str, ...] = ("work",)) -> AsyncIterator[RawRunner]:
+async def runner(world: World, project: Project, types: tuple[str, ...] = ("work",)) -> AsyncGenerator[RawRunner]:
     """A process that says the same of itself in every project."""
     connected = RawRunner(world.api.runners.Connect(metadata=bearer(project.admin)))
     try:
@@ -122,7 +122,7 @@ async def test_watchers_hear_of_their_own_project_alone(both: World) -> None:
 
 
 @asynccontextmanager
-async def watch_events(world: World, project: Project) -> AsyncIterator[AsyncIterator[str]]:
+async def watch_events(world: World, project: Project) -> AsyncGenerator[AsyncIterator[str]]:
     """Agents of the events; it asks for another project's, which is for gateways to do."""
     metadata = (*bearer(project.admin), ("agent-orchestration-project", world.own.id))
     call = world.api.monitoring.WatchEvents(monitoring_pb2.WatchEventsRequest(), metadata=metadata)
@@ -140,7 +140,7 @@ async def watch_events(world: World, project: Project) -> AsyncIterator[AsyncIte
 
 
 @asynccontextmanager
-async def sse(project: Project) -> AsyncIterator[AsyncIterator[str]]:
+async def sse(project: Project) -> AsyncGenerator[AsyncIterator[str]]:
     headers = {"Authorization": f"Bearer {project.admin}"}
     async with project.client.stream("GET", "/events", headers=headers) as answer:
         lines = answer.aiter_lines()
