@@ -225,7 +225,7 @@ class Methods:
         return True
 
     async def _end_with(self, method: str, context: Any, problem: Problem) -> None:
-        """Says why the stream ends. Cut off is one whose peer takes nothing: what is said would wait behind the rest."""
+        """Says why the stream ends. Cut off is one whose peer takes nothing: this would wait behind the rest."""
         with suppress(TimeoutError):
             async with asyncio.timeout(LAST_WORD_SECONDS):
                 await self._abort(method, context, problem)
