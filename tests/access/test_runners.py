@@ -17,7 +17,7 @@ TYPE = "worker"
 async def connected(world: World, credential: str, **hello: Any) -> AsyncGenerator[RawRunner]:
     runner = RawRunner(world.api.runners.Connect(metadata=bearer(credential)))
     try:
-        await runner.hello(**({"instance_id": "instance_1"} | hello))
+        await runner.hello(instance_id="instance_1", **hello)
         yield runner
     finally:
         runner.call.cancel()
@@ -27,7 +27,7 @@ async def refusal(world: World, credential: str, **hello: Any) -> tuple[str, str
     """How a hello is refused: code and text."""
     runner = RawRunner(world.api.runners.Connect(metadata=bearer(credential)))
     try:
-        await runner.hello(**({"instance_id": "instance_1"} | hello))
+        await runner.hello(instance_id="instance_1", **hello)
     except AssertionError:
         code, details = await runner.ended()
         return code.name, details
