@@ -83,11 +83,17 @@ class Access:
         self._monotonic = monotonic
         self._known: dict[bytes, _Known] = {}
         self._asking: dict[bytes, asyncio.Task[Principal]] = {}
+        self._watch_call: Any = None
+        # How often the watch has ended.
+        self.losses = 0
         self._is_watching = False
         # Counts what was told of changes: an answer that was asked for before may be out of date.
         self._generation = 0
         # Set when a credential may have ended that somebody holds a connection open under.
         self.changed = asyncio.Event()
+        # Set while no change can have been missed that is not known of by now: until then nothing more is passed on to
+        # connections that were open before.
+        self.is_current = asyncio.Event()
 
     async def run(self) -> None:
         """Hears of changes while the server is there, until cancelled."""
@@ -97,10 +103,25 @@ class Access:
                 await self._watch()
             except (NoCredential, grpc.aio.AioRpcError) as error:
                 log.debug("credentials_not_watched", reason=repr(error))
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    raise
+                # The call alone was: see `server_lost`.
             finally:
-                self._is_watching = False
-                self._forget_all()
+                self._watch_ended()
             await asyncio.sleep(BACKOFF_SECONDS)
+
+    def server_lost(self) -> None:
+        """The server is gone: what tells of changes may be dead without saying so."""
+        if self._watch_call is not None:
+            self._watch_call.cancel()
+        self._watch_ended()
+
+    def verified(self, losses: int) -> None:
+        """Whoever holds connections open has asked about all credentials, after so many losses: see `is_current`."""
+        if self._is_watching and losses == self.losses:
+            self.is_current.set()
 
     async def authenticate(self, credential: str) -> Principal:
         """Whom the credential stands for. Refusal with 401 when for nobody, 503 when the server cannot be asked."""
@@ -118,11 +139,17 @@ class Access:
             # Requests that come together ask once; none of them may end the question for the others.
             asking = asyncio.create_task(self._ask(credential, digest))
             self._asking[digest] = asking
-            asking.add_done_callback(lambda _: self._asking.pop(digest, None))
+            asking.add_done_callback(lambda asked: self._answered(digest, asked))
         return await asyncio.shield(asking)
 
+    def _watch_ended(self) -> None:
+        self.losses += 1
+        self._is_watching = False
+        self.is_current.clear()
+        self._forget_all()
+
     async def _watch(self) -> None:
-        call = self._upstream.access.WatchCredentials(
+        self._watch_call = call = self._upstream.access.WatchCredentials(
             access_pb2.WatchCredentialsRequest(), metadata=self._upstream.metadata()
         )
         async for response in call:
@@ -133,15 +160,24 @@ class Access:
             elif response.credential_ids:
                 self._forget(set(response.credential_ids))
 
+    def _answered(self, digest: bytes, asked: asyncio.Task[Principal]) -> None:
+        if self._asking.get(digest) is asked:
+            del self._asking[digest]
+
     def _forget(self, credential_ids: AbstractSet[str]) -> None:
-        self._generation += 1
+        self._outdate()
         for digest, known in list(self._known.items()):
             if not credential_ids.isdisjoint((known.principal.credential_id, known.principal.client_id)):
                 del self._known[digest]
         self.changed.set()
 
-    def _forget_all(self) -> None:
+    def _outdate(self) -> None:
+        """What was asked before now may be answered with what is not so any more."""
         self._generation += 1
+        self._asking.clear()
+
+    def _forget_all(self) -> None:
+        self._outdate()
         self._known.clear()
         self.changed.set()
 

@@ -32,6 +32,8 @@ async def recheck(access: Access, holders: Collection[Holder]) -> None:
             async with asyncio.timeout(RECHECK_SECONDS):
                 await access.changed.wait()
         access.changed.clear()
+        losses = access.losses
+        is_certain = True
         for credential in {each for holder in holders for each in holder.credentials}:
             try:
                 await access.authenticate(credential)
@@ -39,3 +41,7 @@ async def recheck(access: Access, holders: Collection[Holder]) -> None:
                 if refusal.status == 401:
                     for holder in holders:
                         holder.end_credential(credential)
+                else:
+                    is_certain = False
+        if is_certain:
+            access.verified(losses)

@@ -56,8 +56,10 @@ class Watcher(Protocol):
 class Feed:
     """One project's events, from the first watcher to the last."""
 
-    def __init__(self, upstream: Upstream, project_id: str) -> None:
+    def __init__(self, upstream: Upstream, is_current: asyncio.Event, project_id: str) -> None:
+        """`is_current`: set while it is certain that no socket is open under a credential that has ended."""
         self._upstream = upstream
+        self._is_current = is_current
         self._project_id = project_id
         self._call: Any = None
         self._behind: set[Any] = set()
@@ -83,6 +85,10 @@ class Feed:
         is_open = False
         backoff = FIRST_BACKOFF_SECONDS
         while True:
+            if is_open:
+                await self._is_current.wait()
+            if sink.is_closed:
+                return
             call = self._watch(after)
             self._behind.add(call)
             sink.on_closed(call)
@@ -115,6 +121,7 @@ class Feed:
         backoff = FIRST_BACKOFF_SECONDS
         while True:
             try:
+                await self._is_current.wait()
                 self._call = self._watch(self.position or None)
                 async for response in self._call:
                     backoff = FIRST_BACKOFF_SECONDS
@@ -183,15 +190,17 @@ class Feed:
 class Feeds:
     """The feeds that somebody watches."""
 
-    def __init__(self, upstream: Upstream) -> None:
+    def __init__(self, upstream: Upstream, is_current: asyncio.Event) -> None:
+        """`is_current`: see `Feed`."""
         self._upstream = upstream
+        self._is_current = is_current
         self._feeds: dict[str, tuple[Feed, asyncio.Task[None]]] = {}
 
     def join(self, project_id: str, watcher: Watcher) -> Feed:
         """The project's feed, with the watcher on it."""
         entry = self._feeds.get(project_id)
         if entry is None:
-            feed = Feed(self._upstream, project_id)
+            feed = Feed(self._upstream, self._is_current, project_id)
             entry = (feed, asyncio.create_task(feed.run()))
             self._feeds[project_id] = entry
         entry[0].watchers.add(watcher)

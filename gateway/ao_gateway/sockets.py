@@ -169,6 +169,9 @@ class _Socket:
         principal = await self._access.authenticate(credential)
         if self._principal is not None and principal.project_id != self._principal.project_id:
             raise forbidden("The credential is of another project")
+        if self._feed is not None and not holds(principal.scopes, SCOPE):
+            # What was begun under the last credential must not outlive it under one that could not have begun it.
+            raise forbidden(lacking(SCOPE))
         decision = await rates.counted(self._limits, principal)
         if decision.is_refused:
             raise rate_limited(decision.message, decision.retry_after)

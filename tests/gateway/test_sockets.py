@@ -112,6 +112,19 @@ async def test_a_fresh_credential_takes_over_but_not_one_of_another_project(runn
         assert await client.close_code() == 4401
 
 
+async def test_a_subscription_does_not_go_on_under_a_credential_that_could_not_begin_it(
+    running: Running,
+) -> None:
+    async with opened(running) as client:
+        await subscribe(client, TASK_EVENTS)
+        running.upstream.scopes = ["tasks:read"]
+        await client.say({"type": "auth", "token": "ao_live_again"})
+        (error,) = await client.hear()
+        assert error["error"]["code"] == "forbidden" and "monitoring:read" in error["error"]["message"]
+        running.upstream.revoke("ao_live_one")
+        assert await client.close_code() == 4401
+
+
 @pytest.mark.parametrize(
     "frame",
     [

@@ -6,7 +6,7 @@ A method reached over gRPC and one reached through the relay pass the same check
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, Final
@@ -33,6 +33,7 @@ log = structlog.get_logger("ao_server.api")
 
 Metadata = Mapping[str, str]
 PROJECT_KEY: Final = "agent-orchestration-project"
+LAST_WORD_SECONDS: Final = 0.5
 _SCHEME: Final = "bearer "
 _CREDENTIAL_KEY: Final = "authorization"
 _NOT_ANY_MORE: Final = Unauthorized("the credential is not valid any more")
@@ -188,10 +189,10 @@ class Methods:
                 pass
             except asyncio.CancelledError:
                 if self._has_ended():
-                    await self._abort(method, context, _NOT_ANY_MORE)
+                    await self._end_with(method, context, _NOT_ANY_MORE)
                 if not self._stopping:
                     raise
-                await self._abort(method, context, Unavailable("the server is stopping"))
+                await self._end_with(method, context, Unavailable("the server is stopping"))
             except Exception as error:
                 await self._abort(method, context, error)
             finally:
@@ -237,6 +238,13 @@ class Methods:
         self._ended.discard(task)
         task.uncancel()
         return True
+
+    async def _end_with(self, method: str, context: Any, problem: Problem) -> None:
+        """Says why the stream ends. Cut off is one whose peer takes nothing: this would wait behind the rest."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WORD_SECONDS):
+                await self._abort(method, context, problem)
+        raise asyncio.CancelledError
 
     async def _abort(self, method: str, context: Any, error: Exception) -> Any:
         if isinstance(error, grpc.aio.AbortError):
