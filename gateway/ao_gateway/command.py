@@ -44,7 +44,8 @@ def gateway(host: str, port: int, server: str | None, data_dir: str | None, log_
         garbage.resume()
 
     async def run() -> None:
-        await serve(Gateway(chosen.server, key_reader(chosen.key, chosen.data_dir)), sockets, ready)
+        key = key_reader(chosen.key, chosen.data_dir)
+        await serve(Gateway(chosen.server, key, chosen.public_url), sockets, ready)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(run())

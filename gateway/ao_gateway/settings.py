@@ -1,14 +1,16 @@
 """What a gateway is told from outside: command-line options over environment variables over defaults."""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from agent_orchestration.environment import check_host, check_rate_limits, secret, value
+from agent_orchestration.environment import PREFIX, CannotStart, check_host, check_rate_limits, secret, value
 
 DEFAULT_SERVER: Final = "127.0.0.1:50051"
+_ORIGIN: Final = re.compile(r"https?://(?:[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +22,8 @@ class Settings:
     server: str
     data_dir: Path
     key: str | None
+    # Where clients reach it, if that differs from what they see, e.g. behind a proxy that ends TLS.
+    public_url: str | None
 
 
 def read(
@@ -40,4 +44,12 @@ def read(
         server=server or value(environment, "SERVER") or DEFAULT_SERVER,
         data_dir=Path(data_dir or value(environment, "DATA_DIR") or ".ao").absolute(),
         key=secret(environment, "GATEWAY_KEY"),
+        public_url=_public_url(environment),
     )
+
+
+def _public_url(environment: Mapping[str, str]) -> str | None:
+    given = value(environment, "PUBLIC_URL")
+    if given is not None and not _ORIGIN.fullmatch(given):
+        raise CannotStart(f"{PREFIX}PUBLIC_URL must be a scheme, a host and at most a port, as https://ao.example.com")
+    return given
