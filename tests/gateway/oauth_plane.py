@@ -49,9 +49,9 @@ class OAuthPlane:
 
 
 @contextmanager
-def serving(folder: Path, environment: dict[str, str] | None = None) -> Generator[OAuthPlane]:
-    """It runs for as long as the context lasts. `environment`: settings of the gateway."""
-    with ControlPlane(folder, environment=environment or {}) as plane:
-        plane.start_server()
-        plane.start_gateway()
+def serving(folder: Path, log_level: str = "info") -> Generator[OAuthPlane]:
+    """It runs for as long as the context lasts."""
+    with ControlPlane(folder) as plane:
+        plane.start_server("--log-level", log_level)
+        plane.start_gateway("--log-level", log_level)
         yield OAuthPlane(plane)
