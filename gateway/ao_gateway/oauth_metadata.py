@@ -9,7 +9,6 @@ from ao_gateway import origin
 from ao_gateway.errors import malformed
 from ao_gateway.oauth import REVOCATION_PATH, TOKEN_PATH
 from ao_gateway.oauth_requests import GRANT_TYPE
-from ao_gateway.reference import PAGE_PATH
 from ao_gateway.rest import Answer, Request
 
 METADATA_PATH: Final = "/.well-known/oauth-authorization-server"
@@ -30,10 +29,11 @@ class OAuthMetadata:
         issuer = self._public_url or origin.of(request)
         if issuer is None:
             raise malformed("The Host header does not name a host")
-        return Answer(200, msgspec.json.encode(_document(issuer)), [(b"cache-control", b"no-store")])
+        return Answer(200, msgspec.json.encode(document(issuer)), [(b"cache-control", b"no-store")])
 
 
-def _document(issuer: str) -> dict[str, Any]:
+def document(issuer: str) -> dict[str, Any]:
+    """What is said of the endpoints at an issuer's address."""
     return {
         "issuer": issuer,
         "token_endpoint": issuer + TOKEN_PATH,
@@ -44,5 +44,4 @@ def _document(issuer: str) -> dict[str, Any]:
         # There must be such a list, and there is no endpoint that has response types.
         "response_types_supported": [],
         "scopes_supported": SCOPES,
-        "service_documentation": issuer + PAGE_PATH,
     }
