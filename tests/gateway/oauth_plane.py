@@ -24,10 +24,10 @@ class OAuthPlane:
         self.id, self.secret = self.create()
         self.body = {"grant_type": "client_credentials", "client_id": self.id, "client_secret": self.secret}
 
-    def create(self, *scopes: str) -> tuple[str, str]:
+    def create(self, *scopes: str, **more: Any) -> tuple[str, str]:
         """The id and the secret of a new client."""
         with self.plane.client() as admin:
-            body = {"name": "Billing", "scopes": scopes or ("tasks:read", "tasks:write")}
+            body = {"name": "Billing", "scopes": scopes or ("tasks:read", "tasks:write")} | more
             made = admin.post("/oauth/clients", json=body)
             assert made.status_code == 201, made.text
             return made.json()["data"]["client_id"], made.json()["data"]["client_secret"]

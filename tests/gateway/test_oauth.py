@@ -237,6 +237,18 @@ def test_a_socket_ends_with_its_token_and_with_its_client(oauth: OAuthPlane, cli
     assert (answer.status_code, error(answer)) == (401, "invalid_client")
 
 
+def test_a_socket_ends_when_its_token_does_unless_it_gets_another(oauth: OAuthPlane, client: httpx2.Client) -> None:
+    client_id, secret = oauth.create("monitoring:read", token_lifetime=1)
+    own = {"client_id": client_id, "client_secret": secret}
+    lasting = oauth.token(client)
+    with opened(oauth, oauth.token(client, **own)) as one, opened(oauth, oauth.token(client, **own)) as other:
+        other.send(json.dumps({"type": "auth", "token": lasting}))
+        assert json.loads(other.recv(DEADLINE)) == {"type": "authenticated"}
+        assert close_code(one, 2.0) == 4401
+        other.send('{"type": "ping"}')
+        assert json.loads(other.recv(DEADLINE)) == {"type": "pong"}
+
+
 def test_a_client_finds_the_endpoints_by_itself(oauth: OAuthPlane, client: httpx2.Client) -> None:
     path = "/.well-known/oauth-authorization-server"
     found = client.get(path).json()
@@ -258,9 +270,9 @@ def opened(oauth: OAuthPlane, token: str) -> Generator[ClientConnection]:
         yield socket
 
 
-def close_code(socket: ClientConnection) -> int:
-    """How it is closed, which takes a second at most."""
+def close_code(socket: ClientConnection, seconds: float = 1.0) -> int:
+    """How it is closed, which takes so long at most."""
     with pytest.raises(ConnectionClosed) as closed:
-        socket.recv(1.0)
+        socket.recv(seconds)
     assert closed.value.rcvd is not None
     return closed.value.rcvd.code

@@ -71,8 +71,10 @@ class Access:
         # By the secret's hash: credentials, and secrets of which there is none.
         self._known: OrderedDict[str, Principal] = OrderedDict()
         self._unknown: OrderedDict[str, None] = OrderedDict()
-        # Counts commits that changed credentials: what was read before one of them may be out of date.
+        # Counts changes of credentials: what was read before one of them may be out of date. And new ones, of which
+        # there may be many a second: a secret that was not found may be that of one of them.
         self._generation = 0
+        self._made = 0
         # By the id of the key, or of the client of a token.
         self._held: dict[str, set[Held]] = {}
         self._listeners: set[Callable[[str], None]] = set()
@@ -123,11 +125,13 @@ class Access:
             self._loop.call_soon_threadsafe(self._changed, changed)
 
     def _changed(self, changes: Iterable[Change]) -> None:
-        self._generation += 1
         for before, row in changes:
             # Somebody may have come with a secret before there was one.
             self._unknown.pop(row.sha256, None)
-            if before is not None:
+            if before is None:
+                self._made += 1
+            else:
+                self._generation += 1
                 self._reconsider(row)
 
     def _reconsider(self, row: rows.Credential) -> None:
@@ -163,13 +167,13 @@ class Access:
 
     async def _look_up(self, hashed: str) -> Principal | None:
         for _ in range(MOST_LOOKS):
-            generation = self._generation
+            generation, made = self._generation, self._made
             principal = await self._read(hashed)
             if generation == self._generation:
-                if principal is None:
-                    _keep(self._unknown, hashed, None, UNKNOWN_LIMIT)
-                else:
+                if principal is not None:
                     _keep(self._known, hashed, principal, KNOWN_LIMIT)
+                elif made == self._made:
+                    _keep(self._unknown, hashed, None, UNKNOWN_LIMIT)
                 return principal
         raise Unavailable("credentials change too fast")
 
