@@ -41,7 +41,7 @@ def document(issuer: str) -> dict[str, Any]:
         "revocation_endpoint": issuer + REVOCATION_PATH,
         "revocation_endpoint_auth_methods_supported": AUTH_METHODS,
         "grant_types_supported": [GRANT_TYPE],
-        # There must be such a list, and there is no endpoint that has response types.
-        "response_types_supported": [],
+        # It may be neither absent nor empty, and there is no endpoint that has response types.
+        "response_types_supported": ["none"],
         "scopes_supported": SCOPES,
     }
