@@ -21,11 +21,14 @@ from ao_gateway.cors import CORS, Cors
 from ao_gateway.credentials import recheck
 from ao_gateway.event_streams import EventStreams
 from ao_gateway.feed import Feeds
+from ao_gateway.oauth import REVOCATION_PATH, TOKEN_PATH, OAuth
+from ao_gateway.oauth_metadata import METADATA_PATH, OAuthMetadata
 from ao_gateway.reference import DOCUMENT_PATH, PAGE_PATH, Reference
 from ao_gateway.relay import Relay
 from ao_gateway.rest import Rest
 from ao_gateway.sockets import SOCKET_PATH, Sockets, ask_for_upgrade
 from ao_gateway.supervision import supervised
+from ao_gateway.throttle import Throttle
 from ao_gateway.unary import Unary
 from ao_gateway.upstream import Upstream
 
@@ -48,7 +51,9 @@ class Gateway:
         *,
         origins: Sequence[str] = (),
         trusted_proxies: Sequence[Network] = (),
+        public_url: str | None = None,
     ) -> None:
+        """`public_url`: where clients reach it, if that differs from what they see."""
         self._limits = limits
         self._cors = Cors(origins)
         self._trusted_proxies = TrustedProxies(trusted_proxies)
@@ -62,6 +67,8 @@ class Gateway:
         self.relay.on_lost(self._access.server_lost)
         self.relay.on_lost(self._feeds.reconnect)
         self.relay.on_lost(self._streams.server_lost)
+        self._oauth = OAuth(self._upstream, self.relay.connected, Throttle())
+        self._oauth_metadata = OAuthMetadata(public_url)
         self._rest = self._routes()
         self._starlette = Starlette(routes=[WebSocketRoute(SOCKET_PATH, self._sockets)], lifespan=self._lifespan)
 
@@ -87,6 +94,9 @@ class Gateway:
         rest.add("GET", SOCKET_PATH, ask_for_upgrade)
         rest.add("GET", "/livez", probes.livez)
         rest.add("GET", "/readyz", probes.readyz(self.relay.connected))
+        rest.add("POST", TOKEN_PATH, self._oauth.token)
+        rest.add("POST", REVOCATION_PATH, self._oauth.revoke)
+        rest.add("GET", METADATA_PATH, self._oauth_metadata.serve)
         reference = Reference(routes)
         rest.add("GET", DOCUMENT_PATH, reference.document)
         rest.add("GET", PAGE_PATH, reference.page)

@@ -51,6 +51,7 @@ def gateway(host: str, port: int, server: str | None, data_dir: str | None, log_
             RateLimits(chosen.limits),
             origins=chosen.origins,
             trusted_proxies=chosen.trusted_proxies,
+            public_url=chosen.public_url,
         )
         await serve(gateway, sockets, ready)
 

@@ -9,7 +9,7 @@ from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
 
 from agent_orchestration import __version__
 from agent_orchestration.v1 import events_pb2, options_pb2
-from ao_gateway import openapi_comments, openapi_schemas, query, scalars
+from ao_gateway import openapi_comments, openapi_oauth, openapi_schemas, query, scalars
 from ao_gateway.bindings import WHOLE_BODY, Binding, header_fields
 from ao_gateway.openapi_answers import ERROR, HEADERS, REQUEST_ID, error, error_responses, error_statuses
 from ao_gateway.openapi_examples import BODIES
@@ -21,13 +21,14 @@ _TITLE: Final = "Agent Orchestration"
 _INTRODUCTION: Final = """\
 A control plane for agents: programs submit tasks, long-lived processes take them, and all of it can be watched live.
 
-A request carries an API key, as `Authorization: Bearer <key>`. Bodies are JSON. A field or parameter that is not known
-is refused; `null` stands for a field that is left out. Times are RFC 3339, durations are seconds. `HEAD` is answered as
-`GET`.
+A request carries an API key or an access token, as `Authorization: Bearer <key>`. Bodies are JSON. A field or parameter
+that is not known is refused; `null` stands for a field that is left out. Times are RFC 3339, durations are seconds.
+`HEAD` is answered as `GET`.
 
-Every answer that is not a success has the shape `Error`, and every answer has the header `X-Request-Id`.
-Under a good credential it says how many calls are left in this hour: `X-RateLimit-Limit`, `X-RateLimit-Remaining`, and
-`X-RateLimit-Reset`, when the hour ends, in seconds since 1970. An hour without a limit has none of them.
+Every answer that is not a success has the shape `Error`, but for those to OAuth clients, and every answer has the
+header `X-Request-Id`. Under a good credential it says how many calls are left in this hour: `X-RateLimit-Limit`,
+`X-RateLimit-Remaining`, and `X-RateLimit-Reset`, when the hour ends, in seconds since 1970. An hour without a limit has
+none of them.
 
 Events come as they happen over `GET /v1/events`, or over a WebSocket at `/v1/ws`, which OpenAPI cannot describe. There
 a client says `{"type": "auth", "token": "<key>"}`, then `{"type": "subscribe", "channel": "task_events"}`, and hears
@@ -52,6 +53,7 @@ def document(bindings: Iterable[Binding]) -> Document:
     schemas = Schemas()
     schemas.components["Error"] = ERROR
     schemas.components["Event"] = _event(schemas)
+    schemas.components |= openapi_oauth.SCHEMAS
     paths: dict[str, Document] = {}
     tags: dict[str, str] = {}
     for binding in bindings:
@@ -61,6 +63,7 @@ def document(bindings: Iterable[Binding]) -> Document:
         paths.setdefault(binding.path, {})[binding.http_method.lower()] = _operation(binding, method, schemas)
     for path, probe in _PROBES.items():
         paths[path] = {"get": _probe(*probe)}
+    paths |= openapi_oauth.paths()
     return {
         "openapi": "3.1.0",
         "info": {"title": _TITLE, "version": __version__, "description": _unwrapped(_INTRODUCTION)},
@@ -69,7 +72,7 @@ def document(bindings: Iterable[Binding]) -> Document:
         "tags": [{"name": name} | ({"description": text} if text else {}) for name, text in tags.items()],
         "paths": paths,
         "components": {
-            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}} | openapi_oauth.SECURITY_SCHEMES,
             "headers": HEADERS,
             "responses": error_responses(),
             "schemas": dict(sorted(schemas.components.items())),
@@ -215,12 +218,13 @@ def _method(binding: Binding) -> MethodDescriptor:
 def _tag(method: MethodDescriptor) -> str:
     """The noun of the method's file: `Agents`, `Tasks`."""
     assert method.containing_service is not None
-    return PurePosixPath(method.containing_service.file.name).stem.capitalize()
+    return PurePosixPath(method.containing_service.file.name).stem.capitalize().replace("Oauth", "OAuth")
 
 
 def _in_words(name: str) -> str:
-    """`CreateAgent` as `Create agent`."""
-    return re.sub("(?<!^)([A-Z])", lambda letter: " " + letter[0].lower(), name)
+    """`CreateAgent` as `Create agent`, `ListOAuthClients` as `List OAuth clients`."""
+    words = re.findall("OAuth|[A-Z][a-z]*", name)
+    return " ".join([words[0], *(word if word == "OAuth" else word.lower() for word in words[1:])])
 
 
 def _unwrapped(text: str) -> str:

@@ -1,13 +1,11 @@
 """The reference: the OpenAPI document and a page to read it, made once, served to anybody without a credential."""
 
-import re
 from collections.abc import Iterable
 from typing import Final
 
 import msgspec
 
-from ao_gateway import openapi, protection, reference_page
-from ao_gateway.addresses import client_scheme
+from ao_gateway import openapi, origin, protection, reference_page
 from ao_gateway.bindings import Binding
 from ao_gateway.errors import Headers
 from ao_gateway.rest import Answer, Request
@@ -15,8 +13,6 @@ from ao_gateway.rest import Answer, Request
 DOCUMENT_PATH: Final = "/v1/openapi.json"
 PAGE_PATH: Final = "/docs"
 
-# What a client may say of where it asks; it is shown in the page.
-_HOST: Final = re.compile(rb"(?:[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 _ORIGIN: Final = reference_page.ORIGIN.encode()
 _CACHING: Final[Headers] = [(b"cache-control", b"no-cache")]
 _POLICY: Final[Headers] = [(b"content-security-policy", reference_page.SECURITY_POLICY.encode())]
@@ -36,7 +32,6 @@ class Reference:
 
     async def page(self, request: Request) -> Answer:
         """The page; its curl lines go to where the reader reached the gateway."""
-        host = dict(request.headers).get(b"host", b"")
-        origin = client_scheme(request.scope).encode() + b"://" + host
-        page = self._page.replace(_ORIGIN, origin) if _HOST.fullmatch(host) else self._page
+        reached = origin.of(request)
+        page = self._page if reached is None else self._page.replace(_ORIGIN, reached.encode())
         return Answer(200, page, content_type=b"text/html; charset=utf-8", protection=_CACHING + _POLICY)

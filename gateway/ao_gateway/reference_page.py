@@ -221,7 +221,7 @@ def _curl(path: str, method: str, operation: dict[str, Any]) -> str:
         lines[0] = lines[0].replace("curl ", "curl -N ")
     if method != "get" and (body is None or method != "post"):
         lines[0] = lines[0].replace("curl ", f"curl -X {method.upper()} ")
-    if operation.get("security") != []:
+    if "security" not in operation:
         lines.append('-H "Authorization: Bearer $AGENT_ORCHESTRATION_API_KEY"')
     if body is not None:
         lines += ['-H "Content-Type: application/json"', f"-d '{json.dumps(body, indent=2)}'"]

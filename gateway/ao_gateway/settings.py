@@ -1,6 +1,7 @@
 """What a gateway is told from outside: command-line options over environment variables over defaults."""
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from agent_orchestration.rate_limits import Limits
 from ao_gateway import addresses, cors
 
 DEFAULT_SERVER: Final = "127.0.0.1:50051"
+_ORIGIN: Final = re.compile(r"https?://(?:[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,8 @@ class Settings:
     # Origins whose pages may read answers; see `Cors`.
     origins: Sequence[str]
     trusted_proxies: Sequence[addresses.Network]
+    # Where clients reach it, if that differs from what they see, e.g. behind a proxy that ends TLS.
+    public_url: str | None
 
 
 def read(
@@ -48,6 +52,7 @@ def read(
         limits=rate_limits(environment),
         origins=_origins(environment),
         trusted_proxies=_trusted_proxies(environment),
+        public_url=_public_url(environment),
     )
 
 
@@ -68,3 +73,10 @@ def _trusted_proxies(environment: Mapping[str, str]) -> Sequence[addresses.Netwo
         raise CannotStart(
             f"{PREFIX}TRUSTED_PROXIES must be addresses and networks (10.0.0.0/8), not {str(wrong)!r}"
         ) from None
+
+
+def _public_url(environment: Mapping[str, str]) -> str | None:
+    given = value(environment, "PUBLIC_URL")
+    if given is not None and not _ORIGIN.fullmatch(given):
+        raise CannotStart(f"{PREFIX}PUBLIC_URL must be a scheme, a host and at most a port, as https://ao.example.com")
+    return given

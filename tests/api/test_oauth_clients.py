@@ -1,5 +1,6 @@
 """OAuth clients and their tokens over gRPC, on both engines: made, shown once, rotated, ended."""
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,12 @@ from agent_orchestration.v1 import (
     access_pb2_grpc,
     keys_pb2,
     keys_pb2_grpc,
+    monitoring_pb2,
     oauth_pb2,
     oauth_pb2_grpc,
     tasks_pb2,
 )
-from tests.api.conftest import Api
+from tests.api.conftest import Api, RawRunner
 
 SCOPES = ("tasks:read", "tasks:write")
 
@@ -175,3 +177,28 @@ async def test_a_token_ends_alone_and_a_client_with_all_its_tokens(clients: Clie
     assert await status_of(clients.issue(made.id, made.client_secret)) is grpc.StatusCode.UNAUTHENTICATED
     assert await status_of(clients.rotate(made.id)) is grpc.StatusCode.FAILED_PRECONDITION
     assert await clients.status(clients.api.key) is grpc.StatusCode.OK
+
+
+@pytest.mark.parametrize("ends", ["token", "client"])
+async def test_streams_end_with_their_token_and_with_its_client(clients: Clients, ends: str) -> None:
+    made = await clients.create(scopes=["runner:connect", "monitoring:read"])
+    agent_id = await clients.api.create_agent()
+
+    async def token() -> tuple[str, tuple[tuple[str, str], ...]]:
+        issued = await clients.issue(made.id, made.client_secret)
+        return issued.access_token, (("authorization", f"Bearer {issued.access_token}"),)
+
+    watching, as_watcher = await token()
+    running, as_runner = await token()
+    watch = clients.api.monitoring.WatchEvents(monitoring_pb2.WatchEventsRequest(), metadata=as_watcher)
+    await watch.read()
+    runner = RawRunner(clients.api.runners.Connect(metadata=as_runner))
+    await runner.hello(agent_id=agent_id, instance_id="instance_1")
+    if ends == "token":
+        await clients.end(made, watching)
+        await clients.end(made, running)
+    else:
+        await clients.revoke(made.id)
+    async with asyncio.timeout(1):
+        for stream in (runner, RawRunner(watch)):
+            assert (await stream.ended())[0] is grpc.StatusCode.UNAUTHENTICATED

@@ -16,9 +16,11 @@ from ao_gateway import (
     frame_rate,
     http_protocol,
     in_flight,
+    oauth,
     request_ids,
     server,
     sockets,
+    throttle,
     unary,
     watcher,
 )
@@ -30,6 +32,7 @@ from ao_server.engine import access as engine_access
 from ao_server.engine import (
     cancellation,
     configuration,
+    credentials,
     dispatch,
     idempotency,
     logs,
@@ -38,6 +41,7 @@ from ao_server.engine import (
     pruning,
     retries,
     sessions,
+    tokens,
     transitions,
 )
 from ao_server.store import driver, lists, writer
@@ -170,6 +174,14 @@ LIMITS: Final = {
     "filters of `WatchEvents`": f"{_rules(monitoring_pb2.WatchEventsRequest, 'filters').max_items}",
     "log text in one event": f"{logs.EVENT_CHARACTERS // 1024} Ki characters",
     "connections outlive their credential for at most": _seconds(access.CACHE_SECONDS),
+    "body of a request to `/oauth/token` or `/oauth/revoke`": _size(oauth.MAX_BODY_BYTES),
+    "such bodies being read, a gateway": _size(oauth.MAX_HELD_BYTES),
+    "such requests in flight, a gateway": f"{oauth.MAX_IN_FLIGHT:,}",
+    "access token, unless set": _microseconds(tokens.DEFAULT_LIFETIME),
+    "failed logins from one address in a minute": f"{throttle.MAX_FAILURES}",
+    "wait after failed logins, longest": _seconds(throttle.MAX_WAIT_SECONDS),
+    "addresses with failed logins, a gateway": f"{throttle.MAX_ADDRESSES:,}",
+    "an access token is kept after its end": f"{credentials.KEPT_MICROSECONDS / 1e6 / _HOURS:g} h",
     "writes waiting": f"{writer.MAX_WAITING:,}",
     "reads of tasks waiting for a connection": f"{driver.MAX_WAITING:,}",
     "such a read waits": _seconds(driver.WAIT_SECONDS),

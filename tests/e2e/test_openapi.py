@@ -91,6 +91,7 @@ def test_a_walk_through_all_of_it(plane: ControlPlane) -> None:
         walk_agents(walk)
         walk_tasks(walk)
         walk_finished_tasks(walk, plane)
+        walk_oauth(walk)
         for name in ("GetHealth", "GetMetrics", "GetLiveness", "GetReadiness"):
             walk(name)
         assert walk("GetMetrics", period="1h", metric="error_rate")["data"]["metrics"]["error_rate"]
@@ -138,6 +139,25 @@ def walk_tasks(walk: Walk) -> None:
     walk("CreateTasks", 201, body=walk.example("CreateTasks"))
     walk("CreateTasks", 400, body={"tasks": []})
     assert walk("ListTasks", label=["team", "team=red"], agent_type="nobody", status="cancelled")["data"]
+
+
+def walk_oauth(walk: Walk) -> None:
+    first = walk.answer("CreateOAuthClient", 201, body=walk.example("CreateOAuthClient"), key="client").json()["data"]
+    again = walk.answer("CreateOAuthClient", 201, body=walk.example("CreateOAuthClient"), key="client").json()["data"]
+    assert again == {name: value for name, value in first.items() if name != "client_secret"}
+    client_id = first["client_id"]
+    assert walk("ListOAuthClients", limit=1)["data"] == [walk("GetOAuthClient", client_id=client_id)["data"]]
+    secret = walk("RotateOAuthClientSecret", client_id=client_id, body={"overlap": 0})["data"]["client_secret"]
+    own = {"client_id": client_id, "client_secret": secret}
+    token = walk("IssueToken", body=walk.example("IssueToken") | own)["access_token"]
+    walk("RevokeToken", body={"token": token} | own)
+    walk("IssueToken", 400, body={"grant_type": "password"})
+    walk("IssueToken", 401, body=walk.example("IssueToken"))
+    walk("RevokeToken", 400, body=own)
+    walk("GetOAuthMetadata")
+    walk("RevokeOAuthClient", client_id=client_id)
+    walk("RotateOAuthClientSecret", 409, client_id=client_id)
+    walk("GetOAuthClient", 404, client_id="client_none")
 
 
 def walk_finished_tasks(walk: Walk, plane: ControlPlane) -> None:

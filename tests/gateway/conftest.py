@@ -55,6 +55,7 @@ async def serving(
     *,
     origins: Sequence[str] = (),
     trusted_proxies: Sequence[Network] = (),
+    public_url: str | None = None,
 ) -> AsyncGenerator[Running]:
     sockets = listen("127.0.0.1", 0)
     gateway = Gateway(
@@ -63,6 +64,7 @@ async def serving(
         limits or RateLimits(NO_LIMITS),
         origins=origins,
         trusted_proxies=trusted_proxies,
+        public_url=public_url,
     )
     server = GatewayServer(gateway)
     task = asyncio.create_task(server.serve(sockets))

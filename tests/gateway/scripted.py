@@ -199,7 +199,10 @@ class ScriptedServer(
     async def IssueToken(
         self, request: access_pb2.IssueTokenRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> access_pb2.IssueTokenResponse:
-        raise NotImplementedError("the real server does")
+        """Never answers: which client may have a token is for the real server to say."""
+        await self._admit(context)
+        await asyncio.Event().wait()
+        raise AssertionError
 
     async def RevokeToken(
         self, request: access_pb2.RevokeTokenRequest, context: grpc.aio.ServicerContext[Any, Any]

@@ -20,7 +20,10 @@ from tests.gateway.conftest import Running
 ROUTES = bindings.read(FILES)
 DOCUMENT = openapi.document(ROUTES)
 SCHEMAS = DOCUMENT["components"]["schemas"]
-PROBES = {"GET /livez", "GET /readyz"}
+BESIDE_ROUTES = {
+    *("GET /livez", "GET /readyz", "POST /oauth/token", "POST /oauth/revoke"),
+    "GET /.well-known/oauth-authorization-server",
+}
 
 
 def operation(name: str) -> dict[str, Any]:
@@ -34,12 +37,12 @@ def parameter(name: str, of: str) -> dict[str, Any]:
 
 def test_the_document_is_valid_and_small() -> None:
     validate(DOCUMENT)
-    assert len(json.dumps(DOCUMENT)) < 100_000
+    assert len(json.dumps(DOCUMENT)) < 120_000
 
 
 def test_every_route_is_in_it_and_nothing_else() -> None:
     documented = {f"{method.upper()} {path}" for path, methods in DOCUMENT["paths"].items() for method in methods}
-    assert documented == PROBES | {f"{each.http_method} {each.path}" for each in ROUTES}
+    assert documented == BESIDE_ROUTES | {f"{each.http_method} {each.path}" for each in ROUTES}
     names = [each["operationId"] for methods in DOCUMENT["paths"].values() for each in methods.values()]
     assert len(set(names)) == len(names)
 

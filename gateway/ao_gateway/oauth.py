@@ -1,0 +1,135 @@
+"""`/oauth/token`, `/oauth/revoke`: OAuth 2.0 for clients that act for themselves (RFC 6749 section 4.4, RFC 7009)."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeVar
+
+import grpc
+import msgspec
+import structlog
+
+from agent_orchestration.v1 import access_pb2
+from ao_gateway import oauth_errors, oauth_requests
+from ao_gateway.access import TIMEOUT_SECONDS
+from ao_gateway.addresses import client_address
+from ao_gateway.body import BodyReader
+from ao_gateway.errors import from_rpc_error
+from ao_gateway.oauth_errors import NOT_STORED, OAuthError, answering
+from ao_gateway.oauth_requests import Client, Parameters
+from ao_gateway.rest import Answer, Request, Serve
+from ao_gateway.throttle import Throttle
+from ao_gateway.upstream import Metadata, NoCredential, Upstream
+
+log: Any = structlog.get_logger("ao_gateway.oauth")
+
+TOKEN_PATH: Final = "/oauth/token"
+REVOCATION_PATH: Final = "/oauth/revoke"
+# Room for a secret of 64 KiB, to say of it that it is wrong.
+MAX_BODY_BYTES: Final = 128 * 1024
+MAX_HELD_BYTES: Final = 8 * 1024 * 1024
+MAX_IN_FLIGHT: Final = 1_000
+
+Response = TypeVar("Response")
+
+
+class OAuth:
+    """Gives out and ends access tokens. Who may have one is for the server to say."""
+
+    def __init__(self, upstream: Upstream, connected: asyncio.Event, throttle: Throttle) -> None:
+        self._upstream = upstream
+        self._connected = connected
+        self._throttle = throttle
+        self._bodies = BodyReader(MAX_BODY_BYTES, MAX_HELD_BYTES)
+        self._in_flight = 0
+        self.token: Serve = answering(self._token)
+        self.revoke: Serve = answering(self._revoke)
+
+    async def _token(self, request: Request) -> Answer:
+        parameters = await self._parameters(request)
+        oauth_requests.check_grant(parameters)
+        client = oauth_requests.client(request.headers, parameters)
+        asked = access_pb2.IssueTokenRequest(scope=oauth_requests.scope(parameters))
+        issued: access_pb2.IssueTokenResponse = await self._log_in(
+            request, client, asked, self._upstream.access.IssueToken
+        )
+        answer = {
+            "access_token": issued.access_token,
+            "token_type": "Bearer",
+            "expires_in": issued.expires_in.seconds,
+            "scope": " ".join(issued.scopes),
+        }
+        return Answer(200, msgspec.json.encode(answer), NOT_STORED)
+
+    async def _revoke(self, request: Request) -> Answer:
+        parameters = await self._parameters(request)
+        client = oauth_requests.client(request.headers, parameters)
+        asked = access_pb2.RevokeTokenRequest(token=oauth_requests.token(parameters))
+        await self._log_in(request, client, asked, self._upstream.access.RevokeToken)
+        return Answer(200, b"{}", NOT_STORED)
+
+    async def _parameters(self, request: Request) -> Parameters:
+        body = await self._bodies.read_any(request)
+        content_type = dict(request.headers).get(b"content-type", b"")
+        return oauth_requests.parameters(content_type, request.scope["query_string"], body)
+
+    async def _log_in(
+        self,
+        request: Request,
+        client: Client,
+        asked: access_pb2.IssueTokenRequest | access_pb2.RevokeTokenRequest,
+        call: Callable[..., Awaitable[Response]],
+    ) -> Response:
+        """Asks the server as the client, unless too many who came from the same address were refused. OAuthError."""
+        address = client_address(request.scope)
+        seconds = self._throttle.wait(address)
+        if seconds:
+            raise oauth_errors.too_many_failures(seconds)
+        try:
+            if not client.could_be:
+                raise oauth_errors.invalid_client()
+            asked.client_id, asked.client_secret = client.id, client.secret
+            response = await self._ask(call, asked, request.id)
+        except OAuthError as error:
+            if error.status == 401:
+                wait = self._throttle.failed(address)
+                if wait:
+                    log.warning("logins_slowed_down", address=address, seconds=wait, request_id=request.id)
+            elif error.status == 400:
+                self._throttle.succeeded(address)
+            raise
+        self._throttle.succeeded(address)
+        return response
+
+    async def _ask(self, call: Callable[..., Awaitable[Response]], asked: object, request_id: str) -> Response:
+        if self._in_flight >= MAX_IN_FLIGHT:
+            raise oauth_errors.unavailable("Too many requests for tokens are in flight")
+        self._in_flight += 1
+        try:
+            return await call(asked, metadata=self._metadata(request_id), timeout=TIMEOUT_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            raise _refusal(error) from None
+        finally:
+            self._in_flight -= 1
+
+    def _metadata(self, request_id: str) -> Metadata:
+        """What the gateway's own calls carry. Not connected, it could be its credential that is refused, not the
+        client's.
+        """
+        try:
+            if self._connected.is_set():
+                return (*self._upstream.metadata(), ("x-request-id", request_id))
+        except NoCredential:
+            pass
+        raise oauth_errors.unavailable("The server cannot be reached")
+
+
+def _refusal(error: grpc.aio.AioRpcError) -> OAuthError:
+    status = from_rpc_error(error).status
+    if status == 401:
+        return oauth_errors.invalid_client()
+    if status == 400:
+        return oauth_errors.invalid_scope()
+    if status in (408, 503):
+        return oauth_errors.unavailable("The server cannot be reached, or did not answer in time")
+    log.error("token_call_failed", status=status, reason=error.details())
+    return OAuthError("server_error", "An internal error; the request id finds it in the log", 500)
