@@ -1,6 +1,7 @@
 """Every figure, in the order of the table in docs/performance.md."""
 
 from benchmarks.figures import (
+    access,
     bulk,
     end_to_end,
     fanout,
@@ -18,6 +19,7 @@ from benchmarks.figures import (
 
 FIGURES = [
     *rest_create.FIGURES,
+    *access.FIGURES,
     *end_to_end.FIGURES,
     *peers.FIGURES,
     *latency.FIGURES,

@@ -1,0 +1,55 @@
+"""`python -m benchmarks.unchecked server|gateway ...`: that half without credentials, scopes and rate limits.
+
+Everything else is the product's: whoever comes is the admin of the default project.
+"""
+
+import sys
+from collections.abc import Callable
+from typing import Any, Final
+
+from agent_orchestration.scopes import ADMIN
+from ao_gateway import errors
+from ao_gateway.command import gateway
+from ao_gateway.rest import Answer, Request, Rest
+from ao_server.api import calls
+from ao_server.api.methods import Metadata, Methods
+from ao_server.command import server
+from ao_server.engine import projects
+from ao_server.engine.access import Principal
+
+ANYONE: Final = Principal("key_anyone", projects.DEFAULT, scopes=frozenset({ADMIN}))
+
+
+async def _answer(self: Any, request: Request) -> Answer | None:
+    """In the place of `Rest._answer`."""
+    found = self._paths.find(request.scope["raw_path"])
+    if found is None:
+        raise errors.not_found()
+    endpoint = found.targets.get("GET" if request.is_head else request.scope["method"])
+    if endpoint is None:
+        raise errors.method_not_allowed(found.targets)
+    request.values = found.values
+    return await endpoint.serve(request)
+
+
+_admit: Final[Any] = getattr(Methods, "_admit")  # noqa: B009 - it is nobody else's business
+
+
+async def _admit_anyone(
+    self: Any,
+    method: str,
+    metadata: Metadata,
+    timeout: float | None,
+    on_parked: Callable[[bool], None] = calls.untold,
+    context: Any = None,
+) -> calls.Call:
+    """In the place of `Methods._admit`. A gateway's own calls come with a context."""
+    if context is not None:
+        return await _admit(self, method, metadata, timeout, on_parked, context)
+    return calls.Call(ANYONE, metadata["x-request-id"], timeout, on_parked)
+
+
+if __name__ == "__main__":
+    setattr(Rest, "_answer", _answer)  # noqa: B010
+    setattr(Methods, "_admit", _admit_anyone)  # noqa: B010
+    {"server": server, "gateway": gateway}[sys.argv.pop(1)]()
