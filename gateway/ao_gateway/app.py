@@ -13,6 +13,7 @@ from starlette.routing import WebSocketRoute
 from starlette.types import Receive, Scope, Send
 
 from agent_orchestration import v1
+from agent_orchestration.tls import Connecting
 from ao_gateway import bindings, probes
 from ao_gateway.access import Access
 from ao_gateway.addresses import TRUSTED_PROXIES, Network, TrustedProxies
@@ -46,10 +47,11 @@ class Gateway:
         *,
         origins: Sequence[str] = (),
         trusted_proxies: Sequence[Network] = (),
+        server_tls: Connecting | None = None,
     ) -> None:
         self._cors = Cors(origins)
         self._trusted_proxies = TrustedProxies(trusted_proxies)
-        self._upstream = Upstream(server, read_key)
+        self._upstream = Upstream(server, read_key, server_tls)
         self.relay = Relay(self._upstream)
         self._feeds = Feeds(self._upstream)
         self._access = Access(self._upstream, self.relay.connected)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from agent_orchestration import tls
 from agent_orchestration.environment import PREFIX, CannotStart, check_host, check_rate_limits, secret, value
 from ao_gateway import addresses, cors
 
@@ -14,16 +15,20 @@ DEFAULT_SERVER: Final = "127.0.0.1:50051"
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """A gateway's settings. `server` is the gRPC address; without a `key`, it is read from the data folder."""
+    """A gateway's settings. `server` is the gRPC address, to which TLS is spoken with the files of `server_tls`;
+    without a `key`, it is read from the data folder.
+    """
 
     host: str
     port: int
     server: str
+    server_tls: tls.Connecting | None
     data_dir: Path
     key: str | None
     # Origins whose pages may read answers; see `Cors`.
     origins: Sequence[str]
     trusted_proxies: Sequence[addresses.Network]
+    tls: tls.Serving | None
 
 
 def read(
@@ -33,19 +38,28 @@ def read(
     server: str | None,
     data_dir: str | None,
     insecure: bool,
+    tls_cert: str | None = None,
+    tls_key: str | None = None,
+    tls_client_ca: str | None = None,
     environment: Mapping[str, str] = os.environ,
 ) -> Settings:
     """Settings from options and environment; CannotStart, naming the option or variable, when one is wrong."""
-    check_host(host, insecure=insecure)
+    serving = tls.serving(environment, certificate=tls_cert, key=tls_key, client_ca=tls_client_ca)
+    check_host(host, insecure=insecure or serving is not None)
     check_rate_limits(environment)
+    given = server or value(environment, "SERVER") or DEFAULT_SERVER
+    name = "--server" if server else f"{PREFIX}SERVER"
+    target, server_tls = tls.connecting(environment, given, name, certificate=tls_cert, key=tls_key)
     return Settings(
         host=host,
         port=port,
-        server=server or value(environment, "SERVER") or DEFAULT_SERVER,
+        server=target,
+        server_tls=server_tls,
         data_dir=Path(data_dir or value(environment, "DATA_DIR") or ".ao").absolute(),
         key=secret(environment, "GATEWAY_KEY"),
         origins=_origins(environment),
         trusted_proxies=_trusted_proxies(environment),
+        tls=serving,
     )
 
 

@@ -22,7 +22,7 @@ from ao_gateway import (
     watcher,
 )
 from ao_gateway import errors as gateway_errors
-from ao_server import app, settings
+from ao_server import listening, settings
 from ao_server.api import access, agent_messages, calls, pages, runner_messages, runners
 from ao_server.api import tasks as api_tasks
 from ao_server.engine import access as engine_access
@@ -88,7 +88,7 @@ LIMITS: Final = {
     "a request that finds too many in flight": _seconds(unary.FULL_SECONDS),
     "requests that `wait`, a gateway": f"{in_flight.MAX_WAITING:,}",
     "bodies being read, a gateway": _size(body.MAX_HELD_BYTES),
-    "message": _size(app.MESSAGE_BYTES),
+    "message": _size(listening.MESSAGE_BYTES),
     "time to answer, without a deadline of the caller's": _seconds(calls.DEFAULT_TIMEOUT_SECONDS),
     "`payload`": _size(_longest(_TASK, "payload")),
     "`result`": _size(runner_messages.MAX_RESULT_BYTES),

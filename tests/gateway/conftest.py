@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import httpx2
 import pytest
 
+from agent_orchestration.certificates import Certificates
 from ao_gateway.addresses import Network
 from ao_gateway.app import Gateway
 from ao_gateway.listening import listen, url
@@ -48,16 +49,21 @@ async def until(condition: Callable[[], bool]) -> None:
 
 @asynccontextmanager
 async def serving(
-    upstream: ScriptedServer, *, origins: Sequence[str] = (), trusted_proxies: Sequence[Network] = ()
+    upstream: ScriptedServer,
+    *,
+    origins: Sequence[str] = (),
+    trusted_proxies: Sequence[Network] = (),
+    certificates: Certificates | None = None,
 ) -> AsyncGenerator[Running]:
     sockets = listen("127.0.0.1", 0)
     gateway = Gateway(upstream.address, lambda: GATEWAY_KEY, origins=origins, trusted_proxies=trusted_proxies)
-    server = GatewayServer(gateway)
+    server = GatewayServer(gateway, certificates)
     task = asyncio.create_task(server.serve(sockets))
     try:
         async with asyncio.timeout(DEADLINE):
             await server.is_serving.wait()
-        yield Running(gateway, server, upstream, url(sockets[0]))
+        scheme = "http" if certificates is None else "https"
+        yield Running(gateway, server, upstream, url(sockets[0], scheme))
     finally:
         server.stop()
         async with asyncio.timeout(DEADLINE):
