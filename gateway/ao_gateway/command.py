@@ -34,9 +34,9 @@ def gateway(
     """Run the REST and WebSocket gateway."""
     watch_parent()
     garbage.postpone()
+    logs.configure(log_level)
     from ao_gateway import listening, settings
 
-    logs.configure(log_level)
     try:
         chosen = settings.read(
             host=host,

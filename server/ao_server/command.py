@@ -38,10 +38,10 @@ def server(
     """Run the gRPC server."""
     watch_parent()
     garbage.postpone()
+    logs.configure(log_level)
     from ao_server import settings
     from ao_server.errors import CannotStart
 
-    logs.configure(log_level)
     try:
         _run(
             settings.read(

@@ -176,3 +176,22 @@ def test_replaced_files_are_taken_up_by_both_halves_while_they_run(
     # Still once by each half.
     assert dev.errors.count("certificate_not_usable") == 2
     assert dev.stop() == 0
+
+
+def test_a_stop_does_not_wait_for_clients_that_say_no_goodbye(
+    control_plane: ControlPlane, authority: Authority
+) -> None:
+    dev = control_plane.start_dev(*authority.sign("server", HOST).options)
+    with (
+        socket.create_connection((HOST, control_plane.port), DEADLINE) as plain,
+        authority.trusting().wrap_socket(plain, server_hostname=HOST),
+        socket.create_connection((HOST, control_plane.port), DEADLINE),
+        socket.create_connection((HOST, control_plane.grpc_port), DEADLINE) as stranger,
+    ):
+        stranger.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        assert stranger.recv(1000) == b""
+        assert dev.stop() == 0
+    # Nothing was cut short, and nobody's noise is in the log.
+    assert "timeout" not in dev.errors
+    assert "Handshake" not in dev.errors
+    assert "relay_lost" not in dev.errors
