@@ -10,7 +10,7 @@ from typing import Any, Final
 import grpc
 from google.protobuf.message import Message
 
-from agent_orchestration.tls import UNIX, Connecting
+from agent_orchestration.tls import UNIX, Connecting, Unusable
 from agent_orchestration.v1.access_pb2_grpc import AccessServiceStub
 from agent_orchestration.v1.monitoring_pb2_grpc import MonitoringServiceStub
 from agent_orchestration.v1.relay_pb2_grpc import RelayServiceStub
@@ -51,14 +51,34 @@ class Upstream:
     """The server as the gateway sees it. `read_key` gives the gateway's credential, anew for each connect."""
 
     def __init__(self, server: str, read_key: Callable[[], str], tls: Connecting | None = None) -> None:
-        credentials = grpc.ssl_channel_credentials(*tls.read()) if tls is not None else None
-        self._channel = _channel(server, credentials, _OPTIONS)
-        self._paced_channel = _channel(server, credentials, _PACED_OPTIONS)
         self._address = server
         self._read_key = read_key
+        self._tls = tls
+        self._files = tls.read() if tls is not None else None
+        self._open()
+
+    def _open(self) -> None:
+        credentials = grpc.ssl_channel_credentials(*self._files) if self._files is not None else None
+        self._channel = _channel(self._address, credentials, _OPTIONS)
+        self._paced_channel = _channel(self._address, credentials, _PACED_OPTIONS)
         self.relay = RelayServiceStub(self._channel)
         self.access = AccessServiceStub(self._channel)
         self.monitoring = MonitoringServiceStub(self._channel)
+
+    async def renew(self) -> None:
+        """Takes up files of TLS that were replaced, which ends what is left on the channels. NoCredential when they
+        cannot be used just now.
+        """
+        if self._tls is None:
+            return
+        try:
+            files = await asyncio.to_thread(self._tls.read)
+        except Unusable as problem:
+            raise NoCredential(str(problem)) from None
+        if files != self._files:
+            await self.close()
+            self._files = files
+            self._open()
 
     def metadata(self, project_id: str | None = None) -> Metadata:
         """What the gateway's own calls carry; with the project that one acts in. NoCredential when there is no key."""

@@ -129,7 +129,7 @@ def test_dev_serves_with_a_certificate_that_fits_no_address_of_its_own(
 def test_both_halves_apart_verify_each_other(control_plane: ControlPlane, authority: Authority, tmp_path: Path) -> None:
     pair = authority.sign("server", HOST)
     both = [*pair.options, "--tls-client-ca", str(authority.file)]
-    control_plane.start_server(*both)
+    server = control_plane.start_server(*both)
     (tmp_path / "other").mkdir()
     other = Authority(tmp_path / "other")
     address = f"https://{control_plane.grpc_address}"
@@ -144,6 +144,20 @@ def test_both_halves_apart_verify_each_other(control_plane: ControlPlane, author
     control_plane.port = int(trusting.line("REST ").removesuffix("/v1").rsplit(":", 1)[1])
     with client(control_plane, authority) as rest:
         assert rest.get("/agents").status_code == 200
+        # The old authority is gone, and with it all certificates: each side finds the new ones by itself.
+        server.kill()
+        fresh = Authority(tmp_path)
+        fresh.sign("server", HOST)
+        control_plane.start_server(*both)
+
+    def answers() -> bool:
+        try:
+            with client(control_plane, fresh) as rest:
+                return rest.get("/agents").status_code == 200
+        except httpx2.TransportError:
+            return False
+
+    wait_until(answers, DEADLINE, "the gateway did not come back")
     deceived.error("CERTIFICATE_VERIFY_FAILED")
     assert deceived.lines == []
     assert trusting.stop() == 0
