@@ -31,7 +31,10 @@ class Split(click.Command):
 
 @click.command(cls=Split)
 @click.argument("file", type=click.Path(path_type=Path), required=False)
-@click.option("--server", help="HOST:PORT of the server.  [default: AGENT_ORCHESTRATION_SERVER or 127.0.0.1:50051]")
+@click.option(
+    "--server",
+    help="HOST:PORT or https://HOST:PORT of the server.  [default: AGENT_ORCHESTRATION_SERVER or 127.0.0.1:50051]",
+)
 @click.option("--api-key", help="Better given as AGENT_ORCHESTRATION_API_KEY: arguments can be seen by others.")
 @click.option(
     "--drain-timeout",

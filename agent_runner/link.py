@@ -13,6 +13,7 @@ from typing import Final
 
 import grpc
 
+from agent_orchestration.tls import Unusable
 from agent_orchestration.v1 import runners_pb2_grpc
 from agent_runner.definition import Definition
 from agent_runner.instance import Instance
@@ -128,7 +129,7 @@ class Link:
             self._instance.server_is_down(began)
             raise StreamEnded(f"nothing listens at {self._address.target}")
         self._instance.server_may_be_up(began)
-        async with grpc.aio.insecure_channel(self._address.target, options=CHANNEL_OPTIONS) as channel:
+        async with self._channel() as channel:
             stub = runners_pb2_grpc.RunnerServiceStub(channel)
             stream = Stream(
                 stub.Connect(metadata=(("authorization", f"Bearer {self._address.api_key}"),)), self._instance
@@ -140,6 +141,17 @@ class Link:
                 self._stream = None
                 if stream.is_proven:
                     self._failures = 0
+
+    def _channel(self) -> grpc.aio.Channel:
+        """A connection of its own, with the files of TLS as they are now. StreamEnded when they cannot be used."""
+        address = self._address
+        if address.tls is None:
+            return grpc.aio.insecure_channel(address.target, options=CHANNEL_OPTIONS)
+        try:
+            credentials = grpc.ssl_channel_credentials(*address.tls.read())
+        except Unusable as problem:
+            raise StreamEnded(str(problem)) from None
+        return grpc.aio.secure_channel(address.target, credentials, options=CHANNEL_OPTIONS)
 
     def _backoff(self) -> float:
         """Full jitter, so that a fleet does not come back in lockstep. Twice within a lease at least, since only an

@@ -5,9 +5,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from agent_orchestration.environment import CannotStart
+from agent_orchestration.tls import Connecting, connecting
+
 DEFAULT_SERVER: Final = "127.0.0.1:50051"
 SERVER: Final = "AGENT_ORCHESTRATION_SERVER"
 API_KEY: Final = "AGENT_ORCHESTRATION_API_KEY"
+CERTIFICATE: Final = "AGENT_ORCHESTRATION_TLS_CERT"
+CA: Final = "AGENT_ORCHESTRATION_TLS_CA"
 
 
 class BadSettings(Exception):
@@ -16,11 +21,12 @@ class BadSettings(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where the server is, and the credential for it."""
+    """Where the server is, and the credential for it. With `tls`, TLS is spoken to it."""
 
     host: str
     port: int
     api_key: str
+    tls: Connecting | None = None
 
     @property
     def target(self) -> str:
@@ -30,8 +36,22 @@ class Address:
 
 def read(server: str | None = None, api_key: str | None = None, environment: Mapping[str, str] = os.environ) -> Address:
     """The address from the arguments or else the environment. BadSettings when it is not usable."""
-    host, port = _place(*_given(server, "the server", SERVER, environment))
-    return Address(host, port, _key(*_given(api_key, "the API key", API_KEY, environment)))
+    given, name = _given(server, "the server", SERVER, environment)
+    target, files = _tls(given or DEFAULT_SERVER, name, environment)
+    host, port = _place(target, name)
+    return Address(host, port, _key(*_given(api_key, "the API key", API_KEY, environment)), files)
+
+
+def _tls(server: str, name: str, environment: Mapping[str, str]) -> tuple[str, Connecting | None]:
+    try:
+        target, files = connecting(environment, server, name)
+        if files is not None:
+            files.read()
+        elif environment.get(CERTIFICATE, "").strip():
+            raise BadSettings(f"{CERTIFICATE} is of use with TLS alone: write https://HOST:PORT, or set {CA}")
+    except CannotStart as problem:
+        raise BadSettings(str(problem)) from None
+    return target, files
 
 
 def _given(argument: str | None, what: str, variable: str, environment: Mapping[str, str]) -> tuple[str, str]:
@@ -42,13 +62,13 @@ def _given(argument: str | None, what: str, variable: str, environment: Mapping[
 
 
 def _place(server: str, name: str) -> tuple[str, int]:
-    host, _, port = (server or DEFAULT_SERVER).rpartition(":")
+    host, _, port = server.rpartition(":")
     is_bracketed = host.startswith("[") and host.endswith("]")
     if is_bracketed:
         host = host[1:-1]
     is_port = port.isascii() and port.isdigit() and 0 < int(port) < 65536
     if not is_port or not host or "/" in host or (":" in host and not is_bracketed):
-        raise BadSettings(f"{name} must be HOST:PORT, not {server!r}")
+        raise BadSettings(f"{name} must be HOST:PORT or https://HOST:PORT, not {server!r}")
     return host, int(port)
 
 

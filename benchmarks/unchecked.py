@@ -4,7 +4,6 @@ Everything else is the product's: whoever comes is the admin of the default proj
 """
 
 import sys
-from collections.abc import Callable
 from typing import Any, Final
 
 from agent_orchestration.scopes import ADMIN
@@ -40,13 +39,13 @@ async def _admit_anyone(
     method: str,
     metadata: Metadata,
     timeout: float | None,
-    on_parked: Callable[[bool], None] = calls.untold,
+    *parking: Any,
     context: Any = None,
 ) -> calls.Call:
-    """In the place of `Methods._admit`. A gateway's own calls come with a context."""
+    """In the place of `Methods._admit`. A gateway's own calls come with a context. Nothing waits here."""
     if context is not None:
-        return await _admit(self, method, metadata, timeout, on_parked, context)
-    return calls.Call(ANYONE, metadata["x-request-id"], timeout, on_parked)
+        return await _admit(self, method, metadata, timeout, *parking, context=context)
+    return calls.Call(ANYONE, metadata["x-request-id"], timeout)
 
 
 if __name__ == "__main__":

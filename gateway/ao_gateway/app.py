@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from agent_orchestration import v1
 from agent_orchestration.rate_limits import RateLimits
+from agent_orchestration.tls import Connecting
 from ao_gateway import bindings, probes
 from ao_gateway.access import Access
 from ao_gateway.addresses import TRUSTED_PROXIES, Network, TrustedProxies
@@ -52,12 +53,13 @@ class Gateway:
         origins: Sequence[str] = (),
         trusted_proxies: Sequence[Network] = (),
         public_url: str | None = None,
+        server_tls: Connecting | None = None,
     ) -> None:
         """`public_url`: where clients reach it, if that differs from what they see."""
         self._limits = limits
         self._cors = Cors(origins)
         self._trusted_proxies = TrustedProxies(trusted_proxies)
-        self._upstream = Upstream(server, read_key)
+        self._upstream = Upstream(server, read_key, server_tls)
         self.relay = Relay(self._upstream)
         self._access = Access(self._upstream, self.relay.connected)
         self._feeds = Feeds(self._upstream, self._access.is_current)

@@ -5,6 +5,7 @@ import sys
 import click
 
 from agent_orchestration import garbage, logs
+from agent_orchestration.certificates import Certificates
 from agent_orchestration.environment import CannotStart
 from agent_orchestration.parent import watch_parent
 
@@ -15,16 +16,41 @@ from agent_orchestration.parent import watch_parent
 @click.option("--server", help="The server's gRPC address.  [default: 127.0.0.1:50051]")
 @click.option("--data-dir", help="Folder where the server keeps gateway.key.  [default: .ao]")
 @click.option("--log-level", default="info", show_default=True, type=click.Choice(logs.LEVELS))
+@click.option("--tls-cert", metavar="FILE", help="Certificate with its chain, in PEM: serve TLS.")
+@click.option("--tls-key", metavar="FILE", help="Its key, in PEM.")
+@click.option("--tls-client-ca", metavar="FILE", help="Let in only clients with a certificate signed by one of these.")
 @click.option("--insecure", is_flag=True, help="Listen beyond this machine without TLS.")
-def gateway(host: str, port: int, server: str | None, data_dir: str | None, log_level: str, insecure: bool) -> None:
+def gateway(
+    host: str,
+    port: int,
+    server: str | None,
+    data_dir: str | None,
+    log_level: str,
+    insecure: bool,
+    tls_cert: str | None,
+    tls_key: str | None,
+    tls_client_ca: str | None,
+) -> None:
     """Run the REST and WebSocket gateway."""
     watch_parent()
     garbage.postpone()
+    logs.configure(log_level)
     from ao_gateway import listening, settings
 
-    logs.configure(log_level)
     try:
-        chosen = settings.read(host=host, port=port, server=server, data_dir=data_dir, insecure=insecure)
+        chosen = settings.read(
+            host=host,
+            port=port,
+            server=server,
+            data_dir=data_dir,
+            insecure=insecure,
+            tls_cert=tls_cert,
+            tls_key=tls_key,
+            tls_client_ca=tls_client_ca,
+        )
+        if chosen.server_tls is not None:
+            chosen.server_tls.read()
+        certificates = Certificates(chosen.tls) if chosen.tls is not None else None
         sockets = listening.listen(chosen.host, chosen.port)
     except CannotStart as problem:
         click.echo(f"error: {problem}", err=True)
@@ -40,7 +66,7 @@ def gateway(host: str, port: int, server: str | None, data_dir: str | None, log_
     from ao_gateway.upstream import key_reader
 
     def ready() -> None:
-        click.echo(f"REST {listening.url(sockets[0])}")
+        click.echo(f"REST {listening.url(sockets[0], 'http' if certificates is None else 'https')}")
         sys.stdout.flush()
         garbage.resume()
 
@@ -52,8 +78,9 @@ def gateway(host: str, port: int, server: str | None, data_dir: str | None, log_
             origins=chosen.origins,
             trusted_proxies=chosen.trusted_proxies,
             public_url=chosen.public_url,
+            server_tls=chosen.server_tls,
         )
-        await serve(gateway, sockets, ready)
+        await serve(gateway, sockets, ready, certificates)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(run())

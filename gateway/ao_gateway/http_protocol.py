@@ -30,6 +30,8 @@ DISCARD_SECONDS: Final = 10.0
 REFUSED_SECONDS: Final = 2.0
 # A connection that is to be closed is cut when the peer takes nothing of the rest of its answer for this long.
 STALLED_SECONDS: Final = 30.0
+# The same when the gateway stops, which is not to wait; with TLS, closing waits for the peer's goodbye as well.
+GOODBYE_SECONDS: Final = 2.0
 # What the kernel holds of a stream beside the backlog. Left to itself it takes megabytes for each peer that stalls.
 KERNEL_BUFFER_BYTES: Final = 256 * 1024
 # websockets reads the handshake once more, with limits of its own.
@@ -56,6 +58,7 @@ class HttpProtocol(HttpToolsProtocol):
         # The requests without a whole answer, in order; those behind the first wait for it.
         self._unanswered: deque[Exchange] = deque()
         self._is_streaming = False
+        self._patience = STALLED_SECONDS
         self._time_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -163,6 +166,13 @@ class HttpProtocol(HttpToolsProtocol):
             self.transport.close()
         elif not self._in_head:
             self._wait_for_next()
+
+    def shutdown(self) -> None:
+        """Closes the connection once what is asked for is answered: the gateway stops."""
+        self._patience = GOODBYE_SECONDS
+        super().shutdown()
+        if self.transport.is_closing():
+            self._cut_when_stalled()
 
     def timeout_keep_alive_handler(self) -> None:
         """Closes a connection on which no request came for long."""
@@ -341,7 +351,7 @@ class HttpProtocol(HttpToolsProtocol):
             else:
                 self.transport.abort()
 
-        self._deadline.set(STALLED_SECONDS, check)
+        self._deadline.set(self._patience, check)
 
 
 def _head_too_large() -> Refusal:

@@ -34,10 +34,10 @@ def listen(host: str, port: int) -> list[socket.socket]:
         raise CannotStart(f"cannot listen on {host} port {port}: {error.strerror}") from None
 
 
-def url(listening: socket.socket) -> str:
+def url(listening: socket.socket, scheme: str = "http") -> str:
     """The REST base URL at a socket."""
     host, port = listening.getsockname()[:2]
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}/v1"
 
 
 def _both_loopbacks(port: int) -> list[socket.socket]:

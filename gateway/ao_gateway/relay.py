@@ -146,6 +146,8 @@ class Relay:
                 _fail(pending, unavailable(STOPPING))
 
     async def _serve_stream(self) -> None:
+        # Without a relay nothing else is left that a fresh certificate would cut short.
+        await self._upstream.renew()
         stream: Any = self._upstream.relay.Relay(metadata=self._upstream.metadata())
         self._heard_at = time.monotonic()
         self._probing = True

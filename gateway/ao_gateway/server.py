@@ -6,14 +6,19 @@ import signal
 import socket
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
+import structlog
 import uvicorn
 
+from agent_orchestration.certificates import Certificates
 from ao_gateway import protection
 from ao_gateway.app import Gateway
 from ao_gateway.http_protocol import HttpProtocol
 from ao_gateway.socket_protocol import SocketProtocol
+from ao_gateway.supervision import supervised
+
+log: Any = structlog.get_logger("ao_gateway")
 
 MAX_FRAME_BYTES: Final = 64 * 1024
 PING_SECONDS: Final = 20.0
@@ -22,13 +27,20 @@ KEEP_ALIVE_SECONDS: Final = 75
 DRAIN_SECONDS: Final = 5
 
 
-async def serve(gateway: Gateway, sockets: Sequence[socket.socket], ready: Callable[[], None]) -> None:
+async def serve(
+    gateway: Gateway,
+    sockets: Sequence[socket.socket],
+    ready: Callable[[], None],
+    certificates: Certificates | None = None,
+) -> None:
     """Serves until SIGTERM or SIGINT; a second one ends the process at once.
 
     `ready` is called once, when requests succeed: the sockets listen and the server answers.
     """
-    server = GatewayServer(gateway)
-    announcement = asyncio.create_task(_announce(gateway, server, ready))
+    server = GatewayServer(gateway, certificates)
+    beside = [asyncio.create_task(_announce(gateway, server, ready))]
+    if certificates is not None:
+        beside.append(supervised("certificates", lambda: certificates.follow(log)))
 
     def stop() -> None:
         if server.should_exit:
@@ -41,13 +53,15 @@ async def serve(gateway: Gateway, sockets: Sequence[socket.socket], ready: Calla
     try:
         await server.serve(list(sockets))
     finally:
-        announcement.cancel()
+        for task in beside:
+            task.cancel()
 
 
 class GatewayServer(uvicorn.Server):
     """uvicorn with our protocols and limits. `is_serving` is set once connections are accepted."""
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: Gateway, certificates: Certificates | None = None) -> None:
+        headers = protection.ALWAYS + ([] if certificates is None else protection.OVER_TLS)
         config = uvicorn.Config(
             gateway.application,
             interface="asgi3",
@@ -58,7 +72,8 @@ class GatewayServer(uvicorn.Server):
             access_log=False,
             proxy_headers=False,
             server_header=False,
-            headers=[(name.decode(), value.decode()) for name, value in protection.ALWAYS],
+            headers=[(name.decode(), value.decode()) for name, value in headers],
+            ssl_context_factory=None if certificates is None else lambda config, default: certificates.context(),
             ws_max_size=MAX_FRAME_BYTES,
             ws_ping_interval=PING_SECONDS,
             ws_ping_timeout=PING_SECONDS,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from agent_orchestration import tls
 from agent_orchestration.environment import PREFIX, CannotStart, check_host, rate_limits, secret, value
 from agent_orchestration.rate_limits import Limits
 from ao_gateway import addresses, cors
@@ -17,11 +18,14 @@ _ORIGIN: Final = re.compile(r"https?://(?:[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """A gateway's settings. `server` is the gRPC address; without a `key`, it is read from the data folder."""
+    """A gateway's settings. `server` is the gRPC address, to which TLS is spoken with the files of `server_tls`;
+    without a `key`, it is read from the data folder.
+    """
 
     host: str
     port: int
     server: str
+    server_tls: tls.Connecting | None
     data_dir: Path
     key: str | None
     limits: Limits
@@ -30,6 +34,7 @@ class Settings:
     trusted_proxies: Sequence[addresses.Network]
     # Where clients reach it, if that differs from what they see, e.g. behind a proxy that ends TLS.
     public_url: str | None
+    tls: tls.Serving | None
 
 
 def read(
@@ -39,20 +44,29 @@ def read(
     server: str | None,
     data_dir: str | None,
     insecure: bool,
+    tls_cert: str | None = None,
+    tls_key: str | None = None,
+    tls_client_ca: str | None = None,
     environment: Mapping[str, str] = os.environ,
 ) -> Settings:
     """Settings from options and environment; CannotStart, naming the option or variable, when one is wrong."""
-    check_host(host, insecure=insecure)
+    serving = tls.serving(environment, certificate=tls_cert, key=tls_key, client_ca=tls_client_ca)
+    check_host(host, insecure=insecure or serving is not None)
+    given = server or value(environment, "SERVER") or DEFAULT_SERVER
+    name = "--server" if server else f"{PREFIX}SERVER"
+    target, server_tls = tls.connecting(environment, given, name, certificate=tls_cert, key=tls_key)
     return Settings(
         host=host,
         port=port,
-        server=server or value(environment, "SERVER") or DEFAULT_SERVER,
+        server=target,
+        server_tls=server_tls,
         data_dir=Path(data_dir or value(environment, "DATA_DIR") or ".ao").absolute(),
         key=secret(environment, "GATEWAY_KEY"),
         limits=rate_limits(environment),
         origins=_origins(environment),
         trusted_proxies=_trusted_proxies(environment),
         public_url=_public_url(environment),
+        tls=serving,
     )
 
 

@@ -1,14 +1,16 @@
 """The channels to the server, and the gateway's own credential on them."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import grpc
 from google.protobuf.message import Message
 
+from agent_orchestration.tls import UNIX, Connecting, Unusable
 from agent_orchestration.v1.access_pb2_grpc import AccessServiceStub
 from agent_orchestration.v1.monitoring_pb2_grpc import MonitoringServiceStub
 from agent_orchestration.v1.relay_pb2_grpc import RelayServiceStub
@@ -39,6 +41,7 @@ _PACED_OPTIONS: Final = (
 LOOK_SECONDS: Final = 0.02
 
 Metadata = tuple[tuple[str, str], ...]
+Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class NoCredential(Exception):
@@ -48,14 +51,35 @@ class NoCredential(Exception):
 class Upstream:
     """The server as the gateway sees it. `read_key` gives the gateway's credential, anew for each connect."""
 
-    def __init__(self, server: str, read_key: Callable[[], str]) -> None:
-        self._channel = grpc.aio.insecure_channel(server, options=_OPTIONS)
-        self._paced_channel = grpc.aio.insecure_channel(server, options=_PACED_OPTIONS)
+    def __init__(self, server: str, read_key: Callable[[], str], tls: Connecting | None = None) -> None:
         self._address = server
         self._read_key = read_key
+        self._tls = tls
+        self._files = tls.read() if tls is not None else None
+        self._open()
+
+    def _open(self) -> None:
+        credentials = grpc.ssl_channel_credentials(*self._files) if self._files is not None else None
+        self._channel = _channel(self._address, credentials, _OPTIONS)
+        self._paced_channel = _channel(self._address, credentials, _PACED_OPTIONS)
         self.relay = RelayServiceStub(self._channel)
         self.access = AccessServiceStub(self._channel)
         self.monitoring = MonitoringServiceStub(self._channel)
+
+    async def renew(self) -> None:
+        """Takes up files of TLS that were replaced, which ends what is left on the channels. NoCredential when they
+        cannot be used just now.
+        """
+        if self._tls is None:
+            return
+        try:
+            files = await asyncio.to_thread(self._tls.read)
+        except Unusable as problem:
+            raise NoCredential(str(problem)) from None
+        if files != self._files:
+            await self.close()
+            self._files = files
+            self._open()
 
     def metadata(self, project_id: str | None = None) -> Metadata:
         """What the gateway's own calls carry; with the project that one acts in. NoCredential when there is no key."""
@@ -78,13 +102,13 @@ class Upstream:
 
         gRPC would look ever more rarely, and so find a server that is being started long after it is there.
         """
-        host, _, port = self._address.rpartition(":")
-        if not port.isdecimal() or "/" in host:
+        connect = _connect(self._address)
+        if connect is None:
             return
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 # Nothing tells of a port of another process.
-                while not await _is_listening(host.strip("[]"), int(port)):  # noqa: ASYNC110
+                while not await _is_listening(connect):  # noqa: ASYNC110
                     await asyncio.sleep(LOOK_SECONDS)
 
     def open_stream(self, rpc: str, request: Message, response: type[Message], metadata: Metadata) -> Any:
@@ -103,9 +127,27 @@ class Upstream:
         await self._paced_channel.close()
 
 
-async def _is_listening(host: str, port: int) -> bool:
+def _channel(
+    server: str, credentials: grpc.ChannelCredentials | None, options: Sequence[tuple[str, int]]
+) -> grpc.aio.Channel:
+    if credentials is None:
+        return grpc.aio.insecure_channel(server, options=options)
+    return grpc.aio.secure_channel(server, credentials, options=options)
+
+
+def _connect(address: str) -> Callable[[], Awaitable[Connection]] | None:
+    """Connects to an address; None for one that only gRPC understands."""
+    if address.startswith(UNIX):
+        return partial(asyncio.open_unix_connection, address.removeprefix(UNIX))
+    host, _, port = address.rpartition(":")
+    if not port.isdecimal() or "/" in host:
+        return None
+    return partial(asyncio.open_connection, host.strip("[]"), int(port))
+
+
+async def _is_listening(connect: Callable[[], Awaitable[Connection]]) -> bool:
     try:
-        _, writer = await asyncio.open_connection(host, port)
+        _, writer = await connect()
     except OSError:
         return False
     writer.close()

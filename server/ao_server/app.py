@@ -8,7 +8,6 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-import grpc
 import structlog
 from sqlalchemy import Connection
 from sqlalchemy.exc import ArgumentError, DatabaseError
@@ -53,6 +52,7 @@ from ao_server.engine.secrets import sha256
 from ao_server.engine.unhandled import Unhandled
 from ao_server.engine.waits import Waits
 from ao_server.errors import CannotStart
+from ao_server.listening import listen
 from ao_server.settings import Settings
 from ao_server.store import credentials, events, schema, sqlite_library
 from ao_server.store.database import Database
@@ -66,7 +66,6 @@ log = structlog.get_logger("ao_server")
 
 Told = TypeVar("Told")
 
-MESSAGE_BYTES: Final = 16 * 1024 * 1024
 IN_FLIGHT_SECONDS: Final = 3.0
 GRACE_SECONDS: Final = 1.0
 
@@ -170,7 +169,7 @@ async def serving(settings: Settings, stop: asyncio.Event) -> AsyncGenerator[Ser
         relay_pb2_grpc.add_RelayServiceServicer_to_server(relay, _as_server(methods))
 
         standard = StandardServices(methods.services)
-        server, address = await _listen(settings, methods, standard)
+        listening = await listen(settings, methods, standard)
         upkeep = [
             fleet.sweep(were_active),
             releases.run(writer),
@@ -179,9 +178,11 @@ async def serving(settings: Settings, stop: asyncio.Event) -> AsyncGenerator[Ser
             Unhandled(reader, registry, selections, clock).run(writer),
             Pruning(reader, clock, settings.event_retention).run(writer),
         ]
+        if listening.certificates is not None:
+            upkeep.append(listening.certificates.follow(log))
         tasks = [_supervised(each, die) for each in upkeep]
         try:
-            yield Server(address, new_admin_key, died)
+            yield Server(listening.address, new_admin_key, died)
         finally:
             for task in tasks:
                 task.cancel()
@@ -189,7 +190,7 @@ async def serving(settings: Settings, stop: asyncio.Event) -> AsyncGenerator[Ser
             await standard.stopping()
             fleet.announce_stop()
             await _drain(relay, methods)
-            await server.stop(GRACE_SECONDS)
+            await listening.server.stop(GRACE_SECONDS)
 
 
 def _supervised(work: Coroutine[Any, Any, None], die: Callable[[BaseException], None]) -> asyncio.Task[None]:
@@ -250,27 +251,6 @@ async def _ensure_project(settings: Settings, reader: Reader, writer: Writer, id
     if given is not None and await credentials.by_hash(reader, sha256(given)) is None:
         log.warning("admin_key_ignored", reason="the admin key was made at the first start")
     return None
-
-
-async def _listen(settings: Settings, methods: Methods, standard: StandardServices) -> tuple[grpc.aio.Server, str]:
-    server = grpc.aio.server(
-        options=[
-            ("grpc.so_reuseport", 0),
-            ("grpc.max_receive_message_length", MESSAGE_BYTES),
-            ("grpc.max_send_message_length", MESSAGE_BYTES),
-        ]
-    )
-    methods.register(server)
-    await standard.register(server)
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    try:
-        port = server.add_insecure_port(f"{host}:{settings.grpc_port}")
-    except RuntimeError:
-        raise CannotStart(
-            f"{host}:{settings.grpc_port} cannot be listened on: it is taken or not an address here"
-        ) from None
-    await server.start()
-    return server, f"{host}:{port}"
 
 
 async def _drain(relay: RelayServicer, methods: Methods) -> None:

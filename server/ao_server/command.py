@@ -18,21 +18,42 @@ if TYPE_CHECKING:
 @click.option("--data-dir", help="Folder of the database and keys.  [default: .ao]")
 @click.option("--database-url", help="postgresql://... or sqlite:///PATH.  [default: ao.db in the data folder]")
 @click.option("--log-level", default="info", show_default=True, type=click.Choice(logs.LEVELS))
+@click.option("--tls-cert", metavar="FILE", help="Certificate with its chain, in PEM: serve TLS.")
+@click.option("--tls-key", metavar="FILE", help="Its key, in PEM.")
+@click.option("--tls-client-ca", metavar="FILE", help="Let in only clients with a certificate signed by one of these.")
 @click.option("--insecure", is_flag=True, help="Listen beyond this machine without TLS.")
+@click.option("--inner-socket", metavar="PATH", hidden=True)
 def server(
-    host: str, grpc_port: int, data_dir: str | None, database_url: str | None, log_level: str, insecure: bool
+    host: str,
+    grpc_port: int,
+    data_dir: str | None,
+    database_url: str | None,
+    log_level: str,
+    insecure: bool,
+    tls_cert: str | None,
+    tls_key: str | None,
+    tls_client_ca: str | None,
+    inner_socket: str | None,
 ) -> None:
     """Run the gRPC server."""
     watch_parent()
     garbage.postpone()
+    logs.configure(log_level)
     from ao_server import settings
     from ao_server.errors import CannotStart
 
-    logs.configure(log_level)
     try:
         _run(
             settings.read(
-                host=host, grpc_port=grpc_port, data_dir=data_dir, database_url=database_url, insecure=insecure
+                host=host,
+                grpc_port=grpc_port,
+                data_dir=data_dir,
+                database_url=database_url,
+                insecure=insecure,
+                tls_cert=tls_cert,
+                tls_key=tls_key,
+                tls_client_ca=tls_client_ca,
+                inner_socket=inner_socket,
             )
         )
     except CannotStart as problem:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from agent_orchestration import environment as environment_rules
+from agent_orchestration import tls
 from agent_orchestration.environment import PREFIX, check_host, rate_limits, secret, value
 from agent_orchestration.rate_limits import Limits
 from ao_server.errors import CannotStart
@@ -29,6 +30,9 @@ class Settings:
     event_retention: float
     disk_alert: float
     limits: Limits
+    tls: tls.Serving | None
+    # For a gateway of the same user on this machine, without TLS.
+    inner_socket: Path | None
 
 
 def read(
@@ -38,12 +42,17 @@ def read(
     data_dir: str | None,
     database_url: str | None,
     insecure: bool = False,
+    tls_cert: str | None = None,
+    tls_key: str | None = None,
+    tls_client_ca: str | None = None,
+    inner_socket: str | None = None,
     environment: Mapping[str, str] = os.environ,
 ) -> Settings:
     """Settings from options and environment; CannotStart, naming the option or variable, when one is wrong."""
     folder = Path(data_dir or value(environment, "DATA_DIR") or ".ao").absolute()
     try:
-        check_host(host, insecure=insecure)
+        serving = tls.serving(environment, certificate=tls_cert, key=tls_key, client_ca=tls_client_ca)
+        check_host(host, insecure=insecure or serving is not None)
         return Settings(
             host=host,
             grpc_port=grpc_port,
@@ -55,6 +64,8 @@ def read(
             event_retention=3600.0 * _number(environment, "EVENT_RETENTION_HOURS", 168.0, 0.001, MAX_RETENTION_HOURS),
             disk_alert=_number(environment, "DISK_ALERT_PERCENT", 90.0, 0.0, 100.0),
             limits=rate_limits(environment),
+            tls=serving,
+            inner_socket=Path(inner_socket).absolute() if inner_socket is not None else None,
         )
     except environment_rules.CannotStart as refusal:
         # The store, which has reasons of its own, may not know the client's package.

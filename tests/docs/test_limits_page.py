@@ -25,7 +25,7 @@ from ao_gateway import (
     watcher,
 )
 from ao_gateway import errors as gateway_errors
-from ao_server import app, settings
+from ao_server import listening, settings
 from ao_server.api import access, agent_messages, calls, pages, runner_messages, runners
 from ao_server.api import tasks as api_tasks
 from ao_server.engine import access as engine_access
@@ -97,7 +97,7 @@ LIMITS: Final = {
     "calls in any minute, unless set": f"{_DEFAULTS.limits.per_minute:,}",
     "such a limit, when set": f"{environment.MAX_LIMIT:,}",
     "credentials that are counted, a gateway or server": f"{rate_limits.MAX_CREDENTIALS:,}",
-    "message": _size(app.MESSAGE_BYTES),
+    "message": _size(listening.MESSAGE_BYTES),
     "time to answer, without a deadline of the caller's": _seconds(calls.DEFAULT_TIMEOUT_SECONDS),
     "`payload`": _size(_longest(_TASK, "payload")),
     "`result`": _size(runner_messages.MAX_RESULT_BYTES),

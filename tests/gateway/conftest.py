@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import httpx2
 import pytest
 
+from agent_orchestration.certificates import Certificates
 from agent_orchestration.rate_limits import Limits, RateLimits
 from ao_gateway.addresses import Network
 from ao_gateway.app import Gateway
@@ -56,6 +57,7 @@ async def serving(
     origins: Sequence[str] = (),
     trusted_proxies: Sequence[Network] = (),
     public_url: str | None = None,
+    certificates: Certificates | None = None,
 ) -> AsyncGenerator[Running]:
     sockets = listen("127.0.0.1", 0)
     gateway = Gateway(
@@ -66,12 +68,13 @@ async def serving(
         trusted_proxies=trusted_proxies,
         public_url=public_url,
     )
-    server = GatewayServer(gateway)
+    server = GatewayServer(gateway, certificates)
     task = asyncio.create_task(server.serve(sockets))
     try:
         async with asyncio.timeout(DEADLINE):
             await server.is_serving.wait()
-        yield Running(gateway, server, upstream, url(sockets[0]))
+        scheme = "http" if certificates is None else "https"
+        yield Running(gateway, server, upstream, url(sockets[0], scheme))
     finally:
         server.stop()
         async with asyncio.timeout(DEADLINE):

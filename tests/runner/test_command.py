@@ -118,9 +118,11 @@ def test_addresses(server: str | None, expected: tuple[str, int, str]) -> None:
     assert read("other:2", "given", environment) == Address("other", 2, "given")
 
 
-@pytest.mark.parametrize("server", ["localhost", "localhost:", ":1", "a:0", "a:65536", "a:x", "::1:5", "http://a:1"])
+@pytest.mark.parametrize(
+    "server", ["localhost", "localhost:", ":1", "a:0", "a:65536", "a:x", "::1:5", "http://a", "https://a:1/"]
+)
 def test_odd_addresses_are_named(server: str) -> None:
-    with pytest.raises(BadSettings, match="AGENT_ORCHESTRATION_SERVER must be HOST:PORT, not "):
+    with pytest.raises(BadSettings, match="AGENT_ORCHESTRATION_SERVER must be HOST:PORT or https://HOST:PORT, not "):
         read(environment={"AGENT_ORCHESTRATION_SERVER": server, "AGENT_ORCHESTRATION_API_KEY": "key"})
 
 

@@ -55,6 +55,9 @@ def _whole_number(environment: Mapping[str, str], name: str, default: int) -> in
 
 
 def check_host(host: str, *, insecure: bool) -> None:
-    """CannotStart for an address that other machines can reach, unless the operator says `--insecure`."""
+    """CannotStart for an address that other machines can reach, unless it is to be: with TLS, or with `--insecure`."""
     if host not in LOOPBACK and not insecure:
-        raise CannotStart(f"--host {host} is reachable from other machines: it needs --insecure")
+        raise CannotStart(
+            f"--host {host} is reachable from other machines: it needs --tls-cert and --tls-key, "
+            "or --insecure behind a proxy that brings TLS"
+        )

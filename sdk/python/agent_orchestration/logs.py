@@ -1,6 +1,7 @@
 """Logs: one line of key=value text per event, to standard error. Credentials and bodies are never logged."""
 
 import logging
+import os
 import sys
 from typing import Final
 
@@ -10,8 +11,10 @@ LEVELS: Final = ("debug", "info", "warning", "error")
 def configure(level: str) -> None:
     """Sets up structlog, and sends what libraries log the same way.
 
-    uvicorn's own lines below WARNING hold whole URLs, and so may hold what a client put there by mistake.
+    uvicorn's own lines below WARNING hold whole URLs, and so may hold what a client put there by mistake. To be called
+    before gRPC is loaded, which would tell of each stranger who comes to its port without TLS.
     """
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     # With the `server` extra alone, and only when a half starts. Structlog would load rich for a console's sake that is
     # not used here, and each half would start later by a tenth.
     sys.modules.setdefault("rich", None)  # pyright: ignore[reportArgumentType] - None makes an import of it fail

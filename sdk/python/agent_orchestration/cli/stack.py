@@ -6,9 +6,11 @@ import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from agent_orchestration.cli.half import Half, HalfEnded
+from agent_orchestration.cli.inner_socket import InnerSocket
 from agent_orchestration.cli.ports import Reservation, grpc_addresses, rest_addresses
 
 # A stop takes 10 s at most. The gateway goes first, so that its last requests still find the server.
@@ -30,6 +32,8 @@ class Options:
     # For both halves, and for the server alone.
     common: Sequence[str]
     server: Sequence[str]
+    # With TLS: where the halves may have a socket of their own.
+    socket_folder: Path | None
 
 
 class Stack:
@@ -43,7 +47,12 @@ class Stack:
         read_end, self._write_end = os.pipe()
         common = ["--host", options.host, *options.common]
         server = ["--grpc-port", str(self._grpc.port), *common, *options.server]
-        gateway = ["--port", str(self._rest.port), "--server", _reachable(options.host, self._grpc.port), *common]
+        target = _reachable(options.host, self._grpc.port)
+        self._inner = InnerSocket(options.socket_folder) if options.socket_folder is not None else None
+        if self._inner is not None:
+            server += ["--inner-socket", str(self._inner.path)]
+            target = f"unix:{self._inner.path}"
+        gateway = ["--port", str(self._rest.port), "--server", target, *common]
         self._server = Half("server", server, read_end, self._heard)
         self._gateway = Half("gateway", gateway, read_end, self._heard)
         self._lines: dict[str, str] = {}
@@ -69,6 +78,8 @@ class Stack:
         if late:
             self._kill()
             await asyncio.wait(late)
+        if self._inner is not None:
+            self._inner.remove()
         return max(_exit_code(server), _exit_code(gateway))
 
     def _signalled(self) -> None:
