@@ -1,7 +1,8 @@
 """`/oauth/token`, `/oauth/revoke`: OAuth 2.0 for clients that act for themselves (RFC 6749 section 4.4, RFC 7009)."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar
 
 import grpc
@@ -17,7 +18,7 @@ from ao_gateway.errors import from_rpc_error
 from ao_gateway.oauth_errors import NOT_STORED, OAuthError, answering
 from ao_gateway.oauth_requests import Client, Parameters
 from ao_gateway.rest import Answer, Request, Serve
-from ao_gateway.throttle import Throttle
+from ao_gateway.throttle import MAX_FAILURES, Throttle, network
 from ao_gateway.upstream import Metadata, NoCredential, Upstream
 
 log: Any = structlog.get_logger("ao_gateway.oauth")
@@ -28,8 +29,12 @@ REVOCATION_PATH: Final = "/oauth/revoke"
 MAX_BODY_BYTES: Final = 128 * 1024
 MAX_HELD_BYTES: Final = 8 * 1024 * 1024
 MAX_IN_FLIGHT: Final = 1_000
+# Addresses share so many turns by chance. Of tries with one turn so few are made at once as may fail at once.
+_TURNS: Final = 64
 
 Response = TypeVar("Response")
+_Call = Callable[..., Awaitable[Response]]
+_Asked = access_pb2.IssueTokenRequest | access_pb2.RevokeTokenRequest
 
 
 class OAuth:
@@ -41,6 +46,7 @@ class OAuth:
         self._throttle = throttle
         self._bodies = BodyReader(MAX_BODY_BYTES, MAX_HELD_BYTES)
         self._in_flight = 0
+        self._turns = [asyncio.Semaphore(MAX_FAILURES) for _ in range(_TURNS)]
         self.token: Serve = answering(self._token)
         self.revoke: Serve = answering(self._revoke)
 
@@ -72,42 +78,56 @@ class OAuth:
         content_type = dict(request.headers).get(b"content-type", b"")
         return oauth_requests.parameters(content_type, request.scope["query_string"], body)
 
-    async def _log_in(
-        self,
-        request: Request,
-        client: Client,
-        asked: access_pb2.IssueTokenRequest | access_pb2.RevokeTokenRequest,
-        call: Callable[..., Awaitable[Response]],
-    ) -> Response:
+    async def _log_in(self, request: Request, client: Client, asked: _Asked, call: _Call[Response]) -> Response:
         """Asks the server as the client, unless too many who came from the same address were refused. OAuthError."""
         address = client_address(request.scope)
-        seconds = self._throttle.wait(address)
-        if seconds:
-            raise oauth_errors.too_many_failures(seconds)
-        try:
-            if not client.could_be:
-                raise oauth_errors.invalid_client()
-            asked.client_id, asked.client_secret = client.id, client.secret
-            response = await self._ask(call, asked, request.id)
-        except OAuthError as error:
-            if error.status == 401:
-                wait = self._throttle.failed(address)
-                if wait:
-                    log.warning("logins_slowed_down", address=address, seconds=wait, request_id=request.id)
-            elif error.status == 400:
-                self._throttle.succeeded(address)
-            raise
-        self._throttle.succeeded(address)
-        return response
+        async with self._turn(address):
+            seconds = self._throttle.wait(address)
+            if seconds:
+                raise oauth_errors.too_many_failures(seconds)
+            try:
+                response = await self._ask(client, asked, call, request.id)
+            except OAuthError as refusal:
+                self._settle(address, refusal, request.id)
+                raise
+            self._throttle.succeeded(address)
+            return response
 
-    async def _ask(self, call: Callable[..., Awaitable[Response]], asked: object, request_id: str) -> Response:
-        if self._in_flight >= MAX_IN_FLIGHT:
-            raise oauth_errors.unavailable("Too many requests for tokens are in flight")
-        self._in_flight += 1
+    async def _ask(self, client: Client, asked: _Asked, call: _Call[Response], request_id: str) -> Response:
+        if not client.could_be:
+            raise oauth_errors.invalid_client()
+        asked.client_id, asked.client_secret = client.id, client.secret
         try:
             return await call(asked, metadata=self._metadata(request_id), timeout=TIMEOUT_SECONDS)
         except grpc.aio.AioRpcError as error:
             raise _refusal(error) from None
+
+    def _settle(self, address: str, refusal: OAuthError, request_id: str) -> None:
+        """Says what became of a try: with a bad request the client was a good one, without an answer nobody knows."""
+        if refusal.status == 400:
+            self._throttle.succeeded(address)
+        elif refusal.status == 401:
+            seconds = self._throttle.failed(address)
+            if seconds:
+                log.warning("logins_slowed_down", address=address, seconds=seconds, request_id=request_id)
+
+    @asynccontextmanager
+    async def _turn(self, address: str) -> AsyncGenerator[None]:
+        """A few tries at once: of many that come together, most find out what became of the first. OAuthError."""
+        if self._in_flight >= MAX_IN_FLIGHT:
+            raise oauth_errors.unavailable("Too many requests for tokens are in flight")
+        turn = self._turns[hash(network(address)) % _TURNS]
+        self._in_flight += 1
+        try:
+            try:
+                async with asyncio.timeout(TIMEOUT_SECONDS):
+                    await turn.acquire()
+            except TimeoutError:
+                raise oauth_errors.unavailable("The server did not answer in time") from None
+            try:
+                yield
+            finally:
+                turn.release()
         finally:
             self._in_flight -= 1
 

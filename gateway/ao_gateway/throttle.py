@@ -42,7 +42,7 @@ class Throttle:
 
         Whoever is told 0 says what became of it, unless nobody can know.
         """
-        failing = self._current(_network(address))
+        failing = self._current(network(address))
         if failing is None or not failing.wait:
             return 0
         now = self._monotonic()
@@ -53,39 +53,43 @@ class Throttle:
         return 0
 
     def failed(self, address: str) -> int:
-        """A login failed; for how many seconds the address has to wait from now on, 0 if it need not."""
-        network = _network(address)
-        failing = self._current(network) or _Failing()
-        self._failing.pop(network, None)
-        self._failing[network] = failing
+        """A login failed. When the address has to wait for it: how many seconds; otherwise 0."""
+        key = network(address)
+        failing = self._current(key) or _Failing()
+        self._failing.pop(key, None)
+        self._failing[key] = failing
         if len(self._failing) > MAX_ADDRESSES:
             del self._failing[next(iter(self._failing))]
         now = self._monotonic()
         if failing.is_trying:
             failing.is_trying = False
             failing.wait = min(MAX_WAIT_SECONDS, 2 * failing.wait)
-            failing.until = now + failing.wait
-        elif not failing.wait:
+        elif failing.wait:
+            # It was let in together with those that failed before.
+            return 0
+        else:
             failing.failures.append(now)
-            if len(failing.failures) == MAX_FAILURES and now - failing.failures[0] <= WINDOW_SECONDS:
-                failing.wait = 1
-                failing.until = now + failing.wait
+            if len(failing.failures) < MAX_FAILURES or now - failing.failures[0] > WINDOW_SECONDS:
+                return 0
+            failing.wait = 1
+        failing.until = now + failing.wait
         return failing.wait
 
     def succeeded(self, address: str) -> None:
         """A login succeeded: what was before is forgiven."""
-        self._failing.pop(_network(address), None)
+        self._failing.pop(network(address), None)
 
-    def _current(self, network: bytes) -> _Failing | None:
-        """What is known of a network, unless it was quiet for long after its last wait."""
-        failing = self._failing.get(network)
+    def _current(self, key: bytes) -> _Failing | None:
+        """What is known of an address, unless it was quiet for long after its last wait."""
+        failing = self._failing.get(key)
         if failing is not None and failing.wait and self._monotonic() > failing.until + WINDOW_SECONDS:
-            del self._failing[network]
+            del self._failing[key]
             return None
         return failing
 
 
-def _network(address: str) -> bytes:
+def network(address: str) -> bytes:
+    """What counts as one address: an IPv4 address, the first half of an IPv6 address, or whatever it is instead."""
     try:
         parsed = ip_address(address)
     except ValueError:

@@ -1,6 +1,8 @@
 """The token endpoint when logins fail, and when the server is away or silent."""
 
+import asyncio
 from collections.abc import AsyncGenerator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,38 @@ def test_a_forged_address_is_throttled_all_the_same_and_others_are_not(tmp_path:
         for _ in range(4):
             assert client.post("/oauth/token", json=plane.body | {"client_secret": "wrong"}).status_code == 401
         assert client.post("/oauth/token", json=plane.body).status_code == 200
+
+
+def test_guesses_that_come_together_are_not_all_made(tmp_path: Path) -> None:
+    with (
+        serving(tmp_path) as plane,
+        plane.stranger() as client,
+        plane.stranger() as other,
+        ThreadPoolExecutor(50) as pool,
+    ):
+
+        def guess(number: int) -> int:
+            return client.post("/oauth/token", json=plane.body | {"client_secret": f"wrong {number}"}).status_code
+
+        def know(number: int) -> int:
+            return other.post("/oauth/token", json=plane.body).status_code
+
+        statuses = list(pool.map(guess, range(100)))
+        assert set(statuses) == {401, 429}
+        # Fewer than five have failed, and as many as five are under way.
+        assert statuses.count(401) <= 9
+        assert set(pool.map(know, range(200))) == {200}
+
+
+async def test_there_are_not_too_many_in_flight(
+    running: Running, stranger: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(oauth, "MAX_IN_FLIGHT", 3)
+    monkeypatch.setattr(oauth, "TIMEOUT_SECONDS", 0.5)
+    answers = await asyncio.gather(*(stranger.post("/oauth/token", json=BODY) for _ in range(10)))
+    for answer in answers:
+        unavailable(answer)
+    assert sum("too many" in answer.text.lower() for answer in answers) == 7
 
 
 def test_no_secret_is_in_any_log(tmp_path: Path) -> None:
