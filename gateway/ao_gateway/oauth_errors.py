@@ -9,7 +9,8 @@ from ao_gateway.errors import RETRY_AFTER_SECONDS, Headers, Refusal
 from ao_gateway.rest import Answer, Request, Serve
 
 # Tokens are for nobody's cache.
-NOT_STORED: Final[Headers] = [(b"cache-control", b"no-store"), (b"pragma", b"no-cache")]
+# Beside `Cache-Control: no-store`, which all data has (RFC 6749, 5.1).
+NOT_STORED: Final[Headers] = [(b"pragma", b"no-cache")]
 _CHALLENGE: Final = (b"www-authenticate", b'Basic realm="oauth", charset="UTF-8"')
 
 

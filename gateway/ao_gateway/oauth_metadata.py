@@ -29,7 +29,7 @@ class OAuthMetadata:
         issuer = self._public_url or origin.of(request)
         if issuer is None:
             raise malformed("The Host header does not name a host")
-        return Answer(200, msgspec.json.encode(document(issuer)), [(b"cache-control", b"no-store")])
+        return Answer(200, msgspec.json.encode(document(issuer)))
 
 
 def document(issuer: str) -> dict[str, Any]:
