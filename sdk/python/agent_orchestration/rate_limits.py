@@ -143,15 +143,14 @@ class _Counts:
         """Forgets what lies behind."""
         if hour != self.hour:
             self.hour, self.in_hour = hour, 0
-        if self.in_minute == 0:
-            self._oldest = bucket
-            return
         first = bucket - _SPAN
         while self._oldest < first and self.in_minute:
             slot = self._oldest % _SLOTS
             self.in_minute -= self._buckets[slot]
             self._buckets[slot] = 0
             self._oldest += 1
+        if not self.in_minute:
+            self._oldest = bucket
 
     def add(self, bucket: int) -> None:
         """Counts a call."""
