@@ -56,6 +56,13 @@ async def test_bad_ones_over_http(shared: World, case: str) -> None:
     assert status == 401
 
 
+@pytest.mark.parametrize("name", ["access_token", "token", "api_key", "authorization"])
+async def test_a_credential_in_the_query_is_none(shared: World, name: str) -> None:
+    for path in ("/v1/agents", "/v1/events"):
+        status, body = await raw(shared, f"GET {path}?{name}={shared.own.admin}", [])
+        assert (status, shared.own.admin in body) == (401, False)
+
+
 @pytest.mark.parametrize("case", BAD)
 async def test_bad_ones_over_grpc(shared: World, case: str) -> None:
     metadata = tuple(("authorization", value) for value in given(BAD[case], shared))
