@@ -1,7 +1,9 @@
 """TLS through real processes: `ao dev`, both halves apart, runners with certificates, files replaced meanwhile."""
 
+import shutil
 import socket
 import ssl
+import subprocess
 from pathlib import Path
 
 import grpc
@@ -10,6 +12,7 @@ import pytest
 
 from agent_orchestration.v1 import tasks_pb2, tasks_pb2_grpc
 from tests.authority import Authority, Pair
+from tests.conftest import skip_or_fail
 from tests.e2e.processes import ControlPlane, wait_until
 
 AGENTS = """
@@ -124,6 +127,35 @@ def test_dev_serves_with_a_certificate_that_fits_no_address_of_its_own(
 
     wait_until(answers, DEADLINE, "the restarted server was not found")
     assert dev.stop() == 0
+
+
+def test_one_environment_serves_dev_and_its_runners(control_plane: ControlPlane, tmp_path: Path) -> None:
+    if shutil.which("openssl") is None:
+        skip_or_fail("openssl is not installed")
+    made = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "365"]
+    made += ["-keyout", "key.pem", "-out", "cert.pem", "-subj", "/CN=localhost"]
+    made += ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    subprocess.run(made, cwd=tmp_path, check=True, capture_output=True, timeout=DEADLINE)
+    agents = tmp_path / "agents.py"
+    agents.write_text(AGENTS)
+    control_plane.environment = {
+        "AGENT_ORCHESTRATION_TLS_CERT": "cert.pem",
+        "AGENT_ORCHESTRATION_TLS_KEY": "key.pem",
+        "AGENT_ORCHESTRATION_TLS_CA": "cert.pem",
+    }
+    control_plane.start_dev()
+    control_plane.start_runner(agents)
+    trust = ssl.create_default_context(cafile=tmp_path / "cert.pem")
+    url = f"https://localhost:{control_plane.port}/v1"
+    headers = {"Authorization": f"Bearer {control_plane.api_key}"}
+    with httpx2.Client(base_url=url, headers=headers, timeout=DEADLINE, trust_env=False, verify=trust) as rest:
+        runs_a_task(rest)
+
+
+def test_an_authority_to_trust_does_not_make_dev_verify_itself(control_plane: ControlPlane) -> None:
+    control_plane.environment = {"AGENT_ORCHESTRATION_TLS_CA": "of-another-server.pem"}
+    control_plane.start_dev()
+    assert control_plane.is_serving
 
 
 def test_both_halves_apart_verify_each_other(control_plane: ControlPlane, authority: Authority, tmp_path: Path) -> None:
