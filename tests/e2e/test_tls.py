@@ -3,7 +3,9 @@
 import shutil
 import socket
 import ssl
+import stat
 import subprocess
+import tempfile
 from pathlib import Path
 
 import grpc
@@ -77,6 +79,9 @@ def test_a_runner_and_a_service_with_certificates_work_and_others_do_not(
     agents.write_text(AGENTS)
     dev = control_plane.start_dev(*served.options, "--tls-client-ca", str(clients.file))
     assert dev.lines[0].startswith("REST https://")
+    # The way around all this is for this user alone, and stays when another start fails.
+    assert control_plane.ao("dev", "--port", "0", "--grpc-port", "0", *served.options).end(DEADLINE) == 2
+    assert stat.S_IMODE((control_plane.data_dir / "grpc.sock").stat().st_mode) == 0o600
     address = f"https://{control_plane.grpc_address}"
     assert dev.lines[1] == f"gRPC {address}"
     trust = {"AGENT_ORCHESTRATION_TLS_CA": str(authority.file), "AGENT_ORCHESTRATION_API_KEY": control_plane.api_key}
@@ -111,6 +116,9 @@ def test_dev_serves_with_a_certificate_that_fits_no_address_of_its_own(
 ) -> None:
     folder = control_plane.folder / ("long" * 20)
     served = authority.sign("server", "ops.example.com")
+    # Its name is too long for a socket in it.
+    temporary = Path(tempfile.mkdtemp())
+    control_plane.environment = {"TMPDIR": str(temporary)}
     dev = control_plane.start_dev(*served.options, "--data-dir", str(folder))
     (control_plane.folder / ".ao").symlink_to(folder)
     with client(control_plane, authority) as rest:
@@ -127,6 +135,7 @@ def test_dev_serves_with_a_certificate_that_fits_no_address_of_its_own(
 
     wait_until(answers, DEADLINE, "the restarted server was not found")
     assert dev.stop() == 0
+    temporary.rmdir()
 
 
 def test_one_environment_serves_dev_and_its_runners(control_plane: ControlPlane, tmp_path: Path) -> None:
