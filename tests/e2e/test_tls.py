@@ -169,27 +169,33 @@ def test_an_authority_to_trust_does_not_make_dev_verify_itself(control_plane: Co
 
 def test_both_halves_apart_verify_each_other(control_plane: ControlPlane, authority: Authority, tmp_path: Path) -> None:
     pair = authority.sign("server", HOST)
-    both = [*pair.options, "--tls-client-ca", str(authority.file)]
-    server = control_plane.start_server(*both)
-    (tmp_path / "other").mkdir()
-    other = Authority(tmp_path / "other")
+    (tmp_path / "clients").mkdir()
+    clients = Authority(tmp_path / "clients")
+    own = clients.sign("gateway", "gateway")
+    certified = {
+        "AGENT_ORCHESTRATION_TLS_CLIENT_CERT": str(own.certificate),
+        "AGENT_ORCHESTRATION_TLS_CLIENT_KEY": str(own.key),
+    }
+    asking = [*pair.options, "--tls-client-ca", str(clients.file)]
+    server = control_plane.start_server(*asking)
     address = f"https://{control_plane.grpc_address}"
     gateway = ("gateway", "--port", "0", "--server", address)
     # It trusts another authority than the one that signed the server's certificate.
     deceived = control_plane.ao(
-        *gateway, name="deceived", environment={"AGENT_ORCHESTRATION_TLS_CA": str(other.file)} | pair.variables
+        *gateway, name="deceived", environment={"AGENT_ORCHESTRATION_TLS_CA": str(clients.file)} | certified
     )
     trusting = control_plane.ao(
-        *gateway, *pair.options, environment={"AGENT_ORCHESTRATION_TLS_CA": str(authority.file)}
+        *gateway, *pair.options, environment={"AGENT_ORCHESTRATION_TLS_CA": str(authority.file)} | certified
     )
     control_plane.port = int(trusting.line("REST ").removesuffix("/v1").rsplit(":", 1)[1])
     with client(control_plane, authority) as rest:
         assert rest.get("/agents").status_code == 200
-        # The old authority is gone, and with it all certificates: each side finds the new ones by itself.
+        # The old authorities are gone, and with them all certificates: each side finds the new ones by itself.
         server.kill()
         fresh = Authority(tmp_path)
         fresh.sign("server", HOST)
-        control_plane.start_server(*both)
+        Authority(tmp_path / "clients").sign("gateway", "gateway")
+        control_plane.start_server(*asking)
 
     def answers() -> bool:
         try:
