@@ -11,7 +11,7 @@ from agent_orchestration.tls import Connecting, connecting
 DEFAULT_SERVER: Final = "127.0.0.1:50051"
 SERVER: Final = "AGENT_ORCHESTRATION_SERVER"
 API_KEY: Final = "AGENT_ORCHESTRATION_API_KEY"
-CERTIFICATE: Final = "AGENT_ORCHESTRATION_TLS_CERT"
+CERTIFICATES: Final = ("AGENT_ORCHESTRATION_TLS_CERT", "AGENT_ORCHESTRATION_TLS_CLIENT_CERT")
 CA: Final = "AGENT_ORCHESTRATION_TLS_CA"
 
 
@@ -47,8 +47,9 @@ def _tls(server: str, name: str, environment: Mapping[str, str]) -> tuple[str, C
         target, files = connecting(environment, server, name)
         if files is not None:
             files.read()
-        elif environment.get(CERTIFICATE, "").strip():
-            raise BadSettings(f"{CERTIFICATE} is of use with TLS alone: write https://HOST:PORT, or set {CA}")
+        for variable in CERTIFICATES:
+            if files is None and environment.get(variable, "").strip():
+                raise BadSettings(f"{variable} is of use with TLS alone: write https://HOST:PORT, or set {CA}")
     except CannotStart as problem:
         raise BadSettings(str(problem)) from None
     return target, files

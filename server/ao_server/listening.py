@@ -45,12 +45,12 @@ async def listen(settings: Settings, methods: Methods, standard: StandardService
             port = server.add_insecure_port(f"{host}:{settings.grpc_port}")
         else:
             port = server.add_secure_port(f"{host}:{settings.grpc_port}", _credentials(certificates))
-        if settings.inner_socket is not None:
-            _add_socket(server, settings.inner_socket)
     except RuntimeError:
         raise CannotStart(
             f"{host}:{settings.grpc_port} cannot be listened on: it is taken or not an address here"
         ) from None
+    if settings.inner_socket is not None:
+        _add_socket(server, settings.inner_socket)
     await server.start()
     scheme = "https://" if certificates is not None else ""
     return Listening(server, f"{scheme}{host}:{port}", certificates)
@@ -98,5 +98,7 @@ def _add_socket(server: grpc.aio.Server, path: Path) -> None:
     before = os.umask(0o177)
     try:
         server.add_insecure_port(f"unix:{path}")
+    except RuntimeError:
+        raise CannotStart(f"{path} cannot be listened on") from None
     finally:
         os.umask(before)

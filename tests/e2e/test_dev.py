@@ -191,7 +191,7 @@ def test_a_newer_schema_is_refused(control_plane: ControlPlane) -> None:
     ("options", "complaint"),
     [
         (("--port", "49000", "--grpc-port", "49000"), "error: --port and --grpc-port must differ"),
-        (("--host", "0.0.0.0"), "error: --host 0.0.0.0 is reachable from other machines: it needs --insecure"),
+        (("--host", "0.0.0.0"), "error: --host 0.0.0.0 is reachable from other machines: it needs --tls-cert"),
         (("--host", "192.0.2.1", "--insecure"), "error: cannot listen on 192.0.2.1 port 0: "),
         (("--host", "no-such-host.invalid", "--insecure"), "error: --host no-such-host.invalid is not an address"),
     ],

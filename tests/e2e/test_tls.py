@@ -1,7 +1,11 @@
 """TLS through real processes: `ao dev`, both halves apart, runners with certificates, files replaced meanwhile."""
 
+import shutil
 import socket
 import ssl
+import stat
+import subprocess
+import tempfile
 from pathlib import Path
 
 import grpc
@@ -10,6 +14,7 @@ import pytest
 
 from agent_orchestration.v1 import tasks_pb2, tasks_pb2_grpc
 from tests.authority import Authority, Pair
+from tests.conftest import skip_or_fail
 from tests.e2e.processes import ControlPlane, wait_until
 
 AGENTS = """
@@ -74,6 +79,9 @@ def test_a_runner_and_a_service_with_certificates_work_and_others_do_not(
     agents.write_text(AGENTS)
     dev = control_plane.start_dev(*served.options, "--tls-client-ca", str(clients.file))
     assert dev.lines[0].startswith("REST https://")
+    # The way around all this is for this user alone, and stays when another start fails.
+    assert control_plane.ao("dev", "--port", "0", "--grpc-port", "0", *served.options).end(DEADLINE) == 2
+    assert stat.S_IMODE((control_plane.data_dir / "grpc.sock").stat().st_mode) == 0o600
     address = f"https://{control_plane.grpc_address}"
     assert dev.lines[1] == f"gRPC {address}"
     trust = {"AGENT_ORCHESTRATION_TLS_CA": str(authority.file), "AGENT_ORCHESTRATION_API_KEY": control_plane.api_key}
@@ -108,6 +116,9 @@ def test_dev_serves_with_a_certificate_that_fits_no_address_of_its_own(
 ) -> None:
     folder = control_plane.folder / ("long" * 20)
     served = authority.sign("server", "ops.example.com")
+    # Its name is too long for a socket in it.
+    temporary = Path(tempfile.mkdtemp())
+    control_plane.environment = {"TMPDIR": str(temporary)}
     dev = control_plane.start_dev(*served.options, "--data-dir", str(folder))
     (control_plane.folder / ".ao").symlink_to(folder)
     with client(control_plane, authority) as rest:
@@ -124,31 +135,67 @@ def test_dev_serves_with_a_certificate_that_fits_no_address_of_its_own(
 
     wait_until(answers, DEADLINE, "the restarted server was not found")
     assert dev.stop() == 0
+    temporary.rmdir()
+
+
+def test_one_environment_serves_dev_and_its_runners(control_plane: ControlPlane, tmp_path: Path) -> None:
+    if shutil.which("openssl") is None:
+        skip_or_fail("openssl is not installed")
+    made = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "365"]
+    made += ["-keyout", "key.pem", "-out", "cert.pem", "-subj", "/CN=localhost"]
+    made += ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    subprocess.run(made, cwd=tmp_path, check=True, capture_output=True, timeout=DEADLINE)
+    agents = tmp_path / "agents.py"
+    agents.write_text(AGENTS)
+    control_plane.environment = {
+        "AGENT_ORCHESTRATION_TLS_CERT": "cert.pem",
+        "AGENT_ORCHESTRATION_TLS_KEY": "key.pem",
+        "AGENT_ORCHESTRATION_TLS_CA": "cert.pem",
+    }
+    control_plane.start_dev()
+    control_plane.start_runner(agents)
+    trust = ssl.create_default_context(cafile=tmp_path / "cert.pem")
+    url = f"https://localhost:{control_plane.port}/v1"
+    headers = {"Authorization": f"Bearer {control_plane.api_key}"}
+    with httpx2.Client(base_url=url, headers=headers, timeout=DEADLINE, trust_env=False, verify=trust) as rest:
+        runs_a_task(rest)
+
+
+def test_an_authority_to_trust_does_not_make_dev_verify_itself(control_plane: ControlPlane) -> None:
+    control_plane.environment = {"AGENT_ORCHESTRATION_TLS_CA": "of-another-server.pem"}
+    control_plane.start_dev()
+    assert control_plane.is_serving
 
 
 def test_both_halves_apart_verify_each_other(control_plane: ControlPlane, authority: Authority, tmp_path: Path) -> None:
     pair = authority.sign("server", HOST)
-    both = [*pair.options, "--tls-client-ca", str(authority.file)]
-    server = control_plane.start_server(*both)
-    (tmp_path / "other").mkdir()
-    other = Authority(tmp_path / "other")
+    (tmp_path / "clients").mkdir()
+    clients = Authority(tmp_path / "clients")
+    own = clients.sign("gateway", "gateway")
+    certified = {
+        "AGENT_ORCHESTRATION_TLS_CLIENT_CERT": str(own.certificate),
+        "AGENT_ORCHESTRATION_TLS_CLIENT_KEY": str(own.key),
+    }
+    asking = [*pair.options, "--tls-client-ca", str(clients.file)]
+    server = control_plane.start_server(*asking)
     address = f"https://{control_plane.grpc_address}"
     gateway = ("gateway", "--port", "0", "--server", address)
     # It trusts another authority than the one that signed the server's certificate.
     deceived = control_plane.ao(
-        *gateway, name="deceived", environment={"AGENT_ORCHESTRATION_TLS_CA": str(other.file)} | pair.variables
+        *gateway, name="deceived", environment={"AGENT_ORCHESTRATION_TLS_CA": str(clients.file)} | certified
     )
     trusting = control_plane.ao(
-        *gateway, *pair.options, environment={"AGENT_ORCHESTRATION_TLS_CA": str(authority.file)}
+        *gateway, *pair.options, environment={"AGENT_ORCHESTRATION_TLS_CA": str(authority.file)} | certified
     )
     control_plane.port = int(trusting.line("REST ").removesuffix("/v1").rsplit(":", 1)[1])
     with client(control_plane, authority) as rest:
         assert rest.get("/agents").status_code == 200
-        # The old authority is gone, and with it all certificates: each side finds the new ones by itself.
+        # The old authorities are gone, and with them all certificates: each side finds the new ones by itself.
         server.kill()
         fresh = Authority(tmp_path)
         fresh.sign("server", HOST)
-        control_plane.start_server(*both)
+        Authority(tmp_path / "clients").sign("gateway", "gateway")
+        control_plane.start_server(*asking)
 
     def answers() -> bool:
         try:

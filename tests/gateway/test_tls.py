@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import socket
 import ssl
 from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -85,6 +87,20 @@ class Connection:
         self.writer.transport.abort()
 
 
+def is_resumed(port: int, context: ssl.SSLContext) -> bool:
+    """Whether a second connection may go on with what the first has shown."""
+    session: ssl.SSLSession | None = None
+    is_reused = False
+    for _ in range(2):
+        plain = socket.create_connection((HOST, port), DEADLINE)
+        with context.wrap_socket(plain, server_hostname=HOST, session=session) as connection:
+            connection.sendall(GET)
+            assert connection.recv(12) == b"HTTP/1.1 200"
+            session, is_reused = connection.session, bool(connection.session_reused)
+    return is_reused
+
+
+@asynccontextmanager
 async def secured(upstream: ScriptedServer, folder: Path, client_ca: Path | None = None) -> AsyncGenerator[Secured]:
     authority = Authority(folder)
     pair = authority.sign("server", HOST, "localhost")
@@ -96,7 +112,7 @@ async def secured(upstream: ScriptedServer, folder: Path, client_ca: Path | None
 
 @pytest.fixture
 async def tls(upstream: ScriptedServer, tmp_path: Path) -> AsyncGenerator[Secured]:
-    async for each in secured(upstream, tmp_path):
+    async with secured(upstream, tmp_path) as each:
         yield each
 
 
@@ -211,7 +227,7 @@ async def test_files_that_are_being_written_are_left_for_later(tls: Secured) -> 
 async def test_clients_need_a_certificate_of_the_authority(upstream: ScriptedServer, tmp_path: Path) -> None:
     (tmp_path / "clients").mkdir()
     clients, strangers = Authority(tmp_path / "clients"), Authority(tmp_path / "clients", "strangers")
-    async for tls in secured(upstream, tmp_path, clients.file):
+    async with secured(upstream, tmp_path, clients.file) as tls:
         own, foreign = clients.sign("service", "service"), strangers.sign("stranger", "stranger")
         served = await tls.connect(tls.authority.trusting(own))
         assert await served.get() == b"HTTP/1.1 200 OK"
@@ -220,6 +236,8 @@ async def test_clients_need_a_certificate_of_the_authority(upstream: ScriptedSer
             connection = await tls.connect(tls.authority.trusting(refused))
             assert await connection.get() == b""
             connection.close()
+        # Who was let in is asked again each time.
+        assert not await asyncio.to_thread(is_resumed, tls.running.port, tls.authority.trusting(own))
         # Another authority from now on.
         clients.file.write_bytes(strangers.file.read_bytes())
         assert tls.look().lines == [("info", "certificate_replaced")]

@@ -1,7 +1,8 @@
 """TLS by files in PEM: the settings of whoever serves and whoever connects.
 
 One process has one certificate, `TLS_CERT` with `TLS_KEY`: a server shows it, and so does a client to a server that
-asks. `TLS_CLIENT_CA` makes a server ask; `TLS_CA` is what a client trusts in place of the public authorities.
+asks, unless it has another for that: `TLS_CLIENT_CERT` with `TLS_CLIENT_KEY`. `TLS_CLIENT_CA` makes a server ask;
+`TLS_CA` is what a client trusts in place of the public authorities.
 """
 
 import ssl
@@ -61,8 +62,7 @@ def serving(
         if ca_path is not None:
             raise CannotStart(f"{PREFIX}TLS_CLIENT_CA needs {PREFIX}TLS_CERT and {PREFIX}TLS_KEY beside it")
         return None
-    certificate_path, key_path = _whole(cert_path, key_path)
-    return Serving(certificate_path, key_path, ca_path)
+    return Serving(*_whole(cert_path, key_path, "TLS"), ca_path)
 
 
 def connecting(
@@ -74,8 +74,12 @@ def connecting(
     for half of a pair, and for `http://`, which is without TLS, beside a TLS_CA. `name` is what to call the address.
     """
     ca = _path(environment, None, "TLS_CA")
-    own = _path(environment, certificate, "TLS_CERT"), _path(environment, key, "TLS_KEY")
-    files = Connecting(ca, *(own if own == (None, None) else _whole(*own)))
+    own = _path(environment, None, "TLS_CLIENT_CERT"), _path(environment, None, "TLS_CLIENT_KEY")
+    names = "TLS_CLIENT"
+    if own == (None, None):
+        own = _path(environment, certificate, "TLS_CERT"), _path(environment, key, "TLS_KEY")
+        names = "TLS"
+    files = Connecting(ca, *(own if own == (None, None) else _whole(*own, names)))
     if server.startswith(HTTPS):
         return server.removeprefix(HTTPS), files
     if server.startswith(HTTP):
@@ -115,11 +119,11 @@ def _path(environment: Mapping[str, str], option: str | None, name: str) -> Path
     return Path(given).absolute() if given else None
 
 
-def _whole(certificate: Path | None, key: Path | None) -> tuple[Path, Path]:
+def _whole(certificate: Path | None, key: Path | None, names: str) -> tuple[Path, Path]:
     if certificate is None:
-        raise CannotStart(f"{PREFIX}TLS_KEY (--tls-key) needs {PREFIX}TLS_CERT (--tls-cert) beside it")
+        raise CannotStart(f"{PREFIX}{names}_KEY needs {PREFIX}{names}_CERT beside it")
     if key is None:
-        raise CannotStart(f"{PREFIX}TLS_CERT (--tls-cert) needs {PREFIX}TLS_KEY (--tls-key) beside it")
+        raise CannotStart(f"{PREFIX}{names}_CERT needs {PREFIX}{names}_KEY beside it")
     return certificate, key
 
 

@@ -9,7 +9,7 @@ from typing import Final, NoReturn
 import click
 
 from agent_orchestration import logs, tls
-from agent_orchestration.environment import CannotStart, check_host, value
+from agent_orchestration.environment import PREFIX, CannotStart, check_host, value
 
 PORT: Final = click.IntRange(0, 65535)
 
@@ -49,6 +49,8 @@ def dev(
     if data_dir is not None:
         common += ["--data-dir", data_dir]
     server = ["--database-url", database_url] if database_url is not None else []
+    # For runners that share the environment; between the halves there is nothing to verify.
+    os.environ.pop(f"{PREFIX}TLS_CA", None)
     try:
         files = tls.serving(os.environ, certificate=tls_cert, key=tls_key, client_ca=tls_client_ca)
         check_host(host, insecure=insecure or files is not None)
