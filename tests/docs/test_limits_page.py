@@ -9,6 +9,7 @@ from agent_runner import held, lease, link, outbox, process
 from agent_runner import outcomes as runner_outcomes
 from agent_runner import reports as runner_reports
 from agent_runner import task as runner_task
+from ao_gateway import access as gateway_access
 from ao_gateway import (
     body,
     event_stream,
@@ -30,6 +31,7 @@ from ao_server.engine import (
     cancellation,
     configuration,
     dispatch,
+    feed,
     idempotency,
     logs,
     placement,
@@ -161,6 +163,9 @@ LIMITS: Final = {
     "bytes waiting for all such readers, a gateway": _size(event_stream.MAX_HELD_BYTES),
     "filters of `WatchEvents`": f"{_rules(monitoring_pb2.WatchEventsRequest, 'filters').max_items}",
     "log text in one event": f"{logs.EVENT_CHARACTERS // 1024} Ki characters",
+    "events in memory for watchers, all projects together": f"{feed.KEPT_EVENTS:,}",
+    "bytes of such events": _size(feed.KEPT_BYTES),
+    "credentials that a gateway asks about at once": f"{gateway_access.MAX_ASKING:,}",
     "connections outlive their credential for at most": _seconds(access.CACHE_SECONDS),
     "writes waiting": f"{writer.MAX_WAITING:,}",
     "reads of tasks waiting for a connection": f"{driver.MAX_WAITING:,}",
