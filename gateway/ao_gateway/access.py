@@ -19,6 +19,8 @@ from ao_gateway.upstream import NoCredential, Upstream
 log: Any = structlog.get_logger("ao_gateway.access")
 
 MAX_KEPT: Final = 10_000
+# Credentials that the server is being asked about.
+MAX_ASKING: Final = 1_000
 BACKOFF_SECONDS: Final = 0.1
 MAX_CREDENTIAL: Final = 8192
 TIMEOUT_SECONDS: Final = 10.0
@@ -83,6 +85,7 @@ class Access:
         self._monotonic = monotonic
         self._known: dict[bytes, _Known] = {}
         self._asking: dict[bytes, asyncio.Task[Principal]] = {}
+        self._in_flight = 0
         self._watch_call: Any = None
         # How often the watch has ended.
         self.losses = 0
@@ -136,9 +139,12 @@ class Access:
             raise unavailable("The server cannot be reached")
         asking = self._asking.get(digest)
         if asking is None:
+            if self._in_flight >= MAX_ASKING:
+                raise unavailable("Too many credentials are being checked")
             # Requests that come together ask once; none of them may end the question for the others.
             asking = asyncio.create_task(self._ask(credential, digest))
             self._asking[digest] = asking
+            self._in_flight += 1
             asking.add_done_callback(lambda asked: self._answered(digest, asked))
         return await asyncio.shield(asking)
 
@@ -161,6 +167,7 @@ class Access:
                 self._forget(set(response.credential_ids))
 
     def _answered(self, digest: bytes, asked: asyncio.Task[Principal]) -> None:
+        self._in_flight -= 1
         if self._asking.get(digest) is asked:
             del self._asking[digest]
 

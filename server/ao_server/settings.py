@@ -53,14 +53,18 @@ def read(
     try:
         serving = tls.serving(environment, certificate=tls_cert, key=tls_key, client_ca=tls_client_ca)
         check_host(host, insecure=insecure or serving is not None)
+        admin_key, gateway_key = secret(environment, "API_KEY"), secret(environment, "GATEWAY_KEY")
+        if admin_key is not None and admin_key == gateway_key:
+            # One string cannot stand for a user and for a gateway.
+            raise CannotStart(f"{PREFIX}API_KEY and {PREFIX}GATEWAY_KEY must differ")
         return Settings(
             host=host,
             grpc_port=grpc_port,
             data_dir=folder,
             database_url=database_url or value(environment, "DATABASE_URL") or f"sqlite:///{folder / 'ao.db'}",
             lease=_number(environment, "LEASE_SECONDS", 15.0, 3.0, MAX_LEASE_SECONDS),
-            admin_key=secret(environment, "API_KEY"),
-            gateway_key=secret(environment, "GATEWAY_KEY"),
+            admin_key=admin_key,
+            gateway_key=gateway_key,
             event_retention=3600.0 * _number(environment, "EVENT_RETENTION_HOURS", 168.0, 0.001, MAX_RETENTION_HOURS),
             disk_alert=_number(environment, "DISK_ALERT_PERCENT", 90.0, 0.0, 100.0),
             limits=rate_limits(environment),

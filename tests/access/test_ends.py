@@ -18,8 +18,10 @@ from agent_orchestration.v1 import monitoring_pb2, monitoring_pb2_grpc, runners_
 from ao_server.engine.access import Access, Held
 from tests.access.world import DEADLINE, World, bearer, until
 from tests.api.conftest import RawRunner, attempt
+from tests.e2e.processes import ControlPlane
 
-SECONDS = 1.0
+# A second is promised; a busy machine gets another two.
+MOST_SECONDS = 3.0
 UNAUTHORIZED = "UNAUTHENTICATED"
 
 
@@ -105,7 +107,7 @@ async def all_end(opened: list[Open], since: float) -> None:
         ends = await asyncio.gather(*(each.end() for each in opened))
     took = time.monotonic() - since
     assert dict(zip([each.name for each in opened], ends, strict=True)) == {each.name: each.expected for each in opened}
-    assert took < SECONDS + 0.5, took
+    assert took < MOST_SECONDS, took
 
 
 Ending = Callable[[World, Any], Awaitable[float]]
@@ -139,7 +141,7 @@ async def test_what_is_open_ends_with_its_credential(here: World, ending: Ending
 
 async def test_what_is_open_ends_when_the_credential_expires_by_itself(here: World) -> None:
     task_id = await here.own.task()
-    key = await here.own.key("admin", expires_in=2)
+    key = await here.own.key("admin", expires_in=3)
     async with everything(here, key["key"], task_id) as opened:
         begun = time.time()
         assert begun < _seconds(key["expires_at"])
@@ -199,6 +201,38 @@ async def test_a_running_task_of_an_ended_runner_goes_to_another_after_the_lease
     finally:
         beating.cancel()
         successor.call.cancel()
+
+
+AGENT = """
+import time
+from agent_runner import Agent
+
+agent = Agent("Worker", "worker")
+
+
+@agent.task("work")
+def work(task):
+    time.sleep(60)
+"""
+
+
+async def test_the_process_of_an_ended_key_leaves_and_says_why(here: World) -> None:
+    key = await here.own.key("runner:connect", agent_type="worker")
+    (here.folder / "agents.py").write_text(AGENT)
+    with ControlPlane(here.folder) as plane:
+        runner = plane.ao(
+            *("runner", str(here.folder / "agents.py"), "--server", here.api.address),
+            environment={"AGENT_ORCHESTRATION_API_KEY": key["key"]},
+        )
+        task_id = await here.own.task(agent_type="worker")
+        for _ in range(1000):
+            if (await here.own.call("GET", f"/tasks/{task_id}"))["data"]["status"] == "running":
+                break
+            await asyncio.sleep(0.02)
+        await here.own.call("DELETE", f"/keys/{key['id']}")
+        assert await asyncio.to_thread(runner.end, DEADLINE) == 2
+        assert "the credential is not valid any more" in runner.errors
+        assert key["key"] not in runner.errors
 
 
 async def test_a_key_made_a_moment_ago_works_at_once_and_one_revoked_does_not(here: World) -> None:

@@ -1,15 +1,17 @@
 """Every RPC under every kind of credential and with every kind of id, over gRPC and REST, read from the protos."""
 
+import json
 import secrets
 from collections.abc import Iterator
 from typing import Any, Final
 
+import websockets
 from google.protobuf.descriptor import Descriptor
 
 from agent_orchestration.scopes import ADMIN, SCOPES, lacking
 from agent_orchestration.v1 import options_pb2
 from tests.access.calling import METHODS, ROUTES, Answer, is_served, over_grpc, over_rest, service_of
-from tests.access.cases import BAD, CASES, EMPTY, NOT_FOUND, PLAIN, REPORTED, SILENT, UNSERVED, filled, with_id
+from tests.access.cases import BAD, CASES, EMPTY, NOT_FOUND, PLAIN, REPORTED, SILENT, UNSERVED, Case, filled, with_id
 from tests.access.world import World, bearer, credentials
 
 OK: Final = {"OK", "200", "201"}
@@ -125,6 +127,40 @@ async def test_what_is_no_good_credential_is_refused_everywhere(here: World) -> 
             answers.append(await over_rest(here.client, name, fields, None))
         wrong += [(name, "none", answer) for answer in answers if answer.status not in UNAUTHENTICATED]
     assert not wrong
+
+
+async def test_a_socket_takes_the_same_credentials_and_asks_for_the_same_scope(here: World) -> None:
+    made = await credentials(here)
+    refused = made.bad | {"gateway": here.gateway_key}
+    codes = {kind: (await socket_answers(here, credential))[-1] for kind, credential in refused.items()}
+    assert codes == dict.fromkeys(refused, "4401 unauthorized")
+    needed = rule("WatchEvents")[1]
+    for scope, credential in (made.by_scope | dict.fromkeys(made.good, made.good["fresh"])).items():
+        expected = "subscribed" if scope in (needed, ADMIN, *made.good) else f"forbidden {lacking(needed)}"
+        assert await socket_answers(here, credential) == ["authenticated", expected], scope
+
+
+async def test_a_socket_cannot_resume_from_another_projects_cursor(here: World) -> None:
+    theirs, _ = await filled(Case({"after": "<cursor>"}), here.other)
+    mine, _ = await filled(Case({"after": "<cursor>"}), here.own)
+    for fields, expected in ((mine, "subscribed"), (theirs, "cursor_invalid not a cursor of this feed")):
+        assert (await socket_answers(here, here.own.admin, **fields))[1] == expected
+
+
+async def socket_answers(world: World, credential: str, **fields: Any) -> list[str]:
+    """What an auth and a subscription are answered with, up to the end of the socket."""
+    heard: list[str] = []
+    async with websockets.connect(world.ws_url, proxy=None) as socket:
+        await socket.send(json.dumps({"type": "auth", "token": credential}))
+        await socket.send(json.dumps({"type": "subscribe", "channel": "agent_events", **fields}))
+        try:
+            for _ in range(2):
+                message = json.loads(await socket.recv())
+                error = message.get("error")
+                heard.append(f"{error['code']} {error['message']}" if error else message["type"])
+        except websockets.ConnectionClosed:
+            heard.append(f"{socket.close_code} {socket.close_reason}")
+    return heard
 
 
 async def test_users_and_gateways_cannot_take_each_others_place(here: World) -> None:

@@ -9,6 +9,7 @@ from agent_runner import held, lease, link, outbox, process
 from agent_runner import outcomes as runner_outcomes
 from agent_runner import reports as runner_reports
 from agent_runner import task as runner_task
+from ao_gateway import access as gateway_access
 from ao_gateway import (
     body,
     event_stream,
@@ -34,6 +35,7 @@ from ao_server.engine import (
     configuration,
     credentials,
     dispatch,
+    feed,
     idempotency,
     logs,
     placement,
@@ -173,6 +175,9 @@ LIMITS: Final = {
     "bytes waiting for all such readers, a gateway": _size(event_stream.MAX_HELD_BYTES),
     "filters of `WatchEvents`": f"{_rules(monitoring_pb2.WatchEventsRequest, 'filters').max_items}",
     "log text in one event": f"{logs.EVENT_CHARACTERS // 1024} Ki characters",
+    "events in memory for watchers, all projects together": f"{feed.KEPT_EVENTS:,}",
+    "bytes of such events": _size(feed.KEPT_BYTES),
+    "credentials that a gateway asks about at once": f"{gateway_access.MAX_ASKING:,}",
     "connections outlive their credential for at most": _seconds(access.CACHE_SECONDS),
     "body of a request to `/oauth/token` or `/oauth/revoke`": _size(oauth.MAX_BODY_BYTES),
     "such bodies being read, a gateway": _size(oauth.MAX_HELD_BYTES),

@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from agent_orchestration.v1 import access_pb2, monitoring_pb2
-from ao_gateway.access import Access
+from ao_gateway.access import MAX_ASKING, Access
 from ao_gateway.credentials import recheck
 from ao_gateway.errors import Refusal
 from ao_gateway.feed import Feed
@@ -176,6 +176,21 @@ async def test_unwatched_an_answer_holds_for_as_long_as_the_server_said() -> Non
     assert await parts.is_good() and parts.server.asked == 1
     parts.time.seconds, parts.server.is_good = 1.1, False
     assert not await parts.is_good()
+
+
+async def test_a_flood_of_unknown_credentials_is_bounded_and_costs_the_known_nothing(parts: Parts) -> None:
+    await parts.watched()
+    assert await parts.is_good()
+    parts.server.lets.clear()
+    asking = [asyncio.create_task(parts.access.authenticate(f"ao_live_{each}")) for each in range(MAX_ASKING)]
+    await until(lambda: parts.server.asked == 1 + MAX_ASKING)
+    with pytest.raises(Refusal) as refused:
+        await parts.access.authenticate("ao_live_one_more")
+    assert refused.value.status == 503
+    assert await parts.is_good()
+    parts.server.lets.set()
+    await asyncio.gather(*asking)
+    assert await parts.access.authenticate("ao_live_one_more")
 
 
 class Holder:

@@ -45,6 +45,11 @@ def test_a_bad_setting_is_refused_in_one_line_that_names_it_and_not_its_value(na
     assert len(value) < 3 or value not in text
 
 
+def test_one_key_cannot_be_the_admins_and_the_gateways() -> None:
+    with pytest.raises(CannotStart, match="GATEWAY_KEY must differ"):
+        read(API_KEY="12345678", GATEWAY_KEY="12345678")
+
+
 def test_limits_that_come_later_are_accepted_already() -> None:
     assert read().limits == (1000, 100)
     assert read(RATE_LIMIT_PER_HOUR="0", RATE_LIMIT_PER_MINUTE=" 50\n").limits == (0, 50)

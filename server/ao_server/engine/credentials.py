@@ -114,10 +114,12 @@ def update(
 
 def rotate(kind: str, project_id: str, credential_id: str, secret: str, overlap: int) -> Operation[rows.Credential]:
     """Gives it a new secret; the old one stays good for `overlap` microseconds. NotFound, or Conflict when it is
-    revoked.
+    revoked or expired.
     """
 
     def change(row: rows.Credential, now: int) -> None:
+        if row.expires_at is not None and row.expires_at <= now:
+            raise Conflict("it has expired")
         row.previous_sha256, row.previous_expires_at = row.sha256, now + overlap
         row.sha256, row.prefix = sha256(secret), beginning(secret)
 

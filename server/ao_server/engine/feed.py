@@ -17,16 +17,39 @@ from ao_server.errors import CursorRejected
 from ao_server.store import events, rows
 from ao_server.store.reader import Reader
 
+# Events in memory, and bytes in them, of all projects together.
 KEPT_EVENTS: Final = 20_000
 KEPT_BYTES: Final = 32 * 1024 * 1024
 READ_AT_ONCE: Final = 500
 KEPT_LIVE: Final = 100
 
 
+class _Memory:
+    """What is kept of all projects. At the bound whoever keeps most gives up its oldest events."""
+
+    def __init__(self) -> None:
+        self.events = 0
+        self.bytes = 0
+        self.tails: set[_Tail] = set()
+
+    def count(self, events: int, size: int) -> None:
+        """So many more, or fewer, are kept."""
+        self.events += events
+        self.bytes += size
+
+    def trim(self) -> None:
+        """Keeps to the bound."""
+        while self.events > KEPT_EVENTS or self.bytes > KEPT_BYTES:
+            largest = max(self.tails, key=_Tail.share)
+            # A part at a time: to look for the largest costs more with more projects.
+            largest.give_up(max(1, largest.kept // 16))
+
+
 class _Tail:
     """The newest events of a project."""
 
-    def __init__(self, head: rows.Feed) -> None:
+    def __init__(self, head: rows.Feed, memory: _Memory) -> None:
+        self._memory = memory
         self.feed_id = head.feed_id
         self.last = head.last
         self.changed = asyncio.Event()
@@ -40,22 +63,39 @@ class _Tail:
     def watched(self) -> Generator[None]:
         """Events are kept."""
         self._watchers += 1
+        self._memory.tails.add(self)
         try:
             yield
         finally:
             self._watchers -= 1
             if not self._watchers:
-                self._events.clear()
-                self._bytes = 0
+                self.give_up(self.kept)
+                self._memory.tails.discard(self)
 
     def extend(self, committed: Sequence[rows.Event]) -> None:
         self.last = committed[-1].position
         if not self._watchers:
             return
         self._events.extend(committed)
-        self._bytes += sum(len(event.body) for event in committed)
-        while len(self._events) > KEPT_EVENTS or self._bytes > KEPT_BYTES:
-            self._bytes -= len(self._events.popleft().body)
+        size = sum(len(event.body) for event in committed)
+        self._bytes += size
+        self._memory.count(len(committed), size)
+        self._memory.trim()
+
+    @property
+    def kept(self) -> int:
+        """How many events are in memory."""
+        return len(self._events)
+
+    def share(self) -> float:
+        """What it keeps, as a part of the bound."""
+        return max(self.kept / KEPT_EVENTS, self._bytes / KEPT_BYTES)
+
+    def give_up(self, count: int) -> None:
+        """Keeps the oldest so many no longer: who is still behind them reads the store."""
+        size = sum(len(self._events.popleft().body) for _ in range(count))
+        self._bytes -= size
+        self._memory.count(-count, -size)
 
     def append_live(self, event: rows.Event) -> None:
         self._live.append(event)
@@ -84,6 +124,7 @@ class Feed:
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
+        self._memory = _Memory()
         self._tails: dict[str, _Tail] = {}
 
     async def open(self) -> None:
@@ -93,7 +134,7 @@ class Feed:
 
     def add(self, head: rows.Feed) -> None:
         """There is a new project."""
-        self._tails[head.project_id] = _Tail(head)
+        self._tails[head.project_id] = _Tail(head, self._memory)
 
     def publish(self, committed: Iterable[rows.Event]) -> None:
         """Takes the events of a commit, in order, and wakes their watchers."""

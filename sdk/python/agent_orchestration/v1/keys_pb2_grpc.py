@@ -101,7 +101,7 @@ class KeyServiceServicer(object):
 
     def RotateKey(self, request, context):
         """Gives the key a new secret. The old one stays good for the overlap; one that was rotated out before ends at once.
-        FAILED_PRECONDITION when the key is revoked.
+        FAILED_PRECONDITION when the key is revoked or has expired.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

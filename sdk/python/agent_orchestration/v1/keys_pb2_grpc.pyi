@@ -43,7 +43,7 @@ class KeyServiceStub:
     """Changes what is given and leaves the rest. FAILED_PRECONDITION when the key is revoked."""
     RotateKey: _grpc.UnaryUnaryMultiCallable[_keys_pb2.RotateKeyRequest, _keys_pb2.RotateKeyResponse]
     """Gives the key a new secret. The old one stays good for the overlap; one that was rotated out before ends at once.
-    FAILED_PRECONDITION when the key is revoked.
+    FAILED_PRECONDITION when the key is revoked or has expired.
     """
     RevokeKey: _grpc.UnaryUnaryMultiCallable[_keys_pb2.RevokeKeyRequest, _keys_pb2.RevokeKeyResponse]
     """Ends a key for good, on open connections within a second. Revoking it again changes nothing."""
@@ -63,7 +63,7 @@ class KeyServiceAsyncStub(KeyServiceStub):
     """Changes what is given and leaves the rest. FAILED_PRECONDITION when the key is revoked."""
     RotateKey: _aio.UnaryUnaryMultiCallable[_keys_pb2.RotateKeyRequest, _keys_pb2.RotateKeyResponse]  # type: ignore[assignment]
     """Gives the key a new secret. The old one stays good for the overlap; one that was rotated out before ends at once.
-    FAILED_PRECONDITION when the key is revoked.
+    FAILED_PRECONDITION when the key is revoked or has expired.
     """
     RevokeKey: _aio.UnaryUnaryMultiCallable[_keys_pb2.RevokeKeyRequest, _keys_pb2.RevokeKeyResponse]  # type: ignore[assignment]
     """Ends a key for good, on open connections within a second. Revoking it again changes nothing."""
@@ -110,7 +110,7 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_keys_pb2.RotateKeyResponse, _abc.Awaitable[_keys_pb2.RotateKeyResponse]]:
         """Gives the key a new secret. The old one stays good for the overlap; one that was rotated out before ends at once.
-        FAILED_PRECONDITION when the key is revoked.
+        FAILED_PRECONDITION when the key is revoked or has expired.
         """
 
     @_abc_1.abstractmethod
