@@ -133,7 +133,7 @@ async def world(folder: Path, database_url: str | None = None, **changes: Any) -
     async with AsyncExitStack() as stack:
         api = await stack.enter_async_context(serving_api(folder, database_url, **changes))
         key = (folder / "data" / "gateway.key").read_text().strip()
-        gateway, port = await stack.enter_async_context(_gateway(api.address, key))
+        gateway, port = await stack.enter_async_context(gateway_of(api.address, key))
         base = f"http://127.0.0.1:{port}/v1"
         client = await stack.enter_async_context(httpx2.AsyncClient(base_url=base, timeout=DEADLINE, trust_env=False))
         default = Project("project_default", api.key, client)
@@ -143,7 +143,7 @@ async def world(folder: Path, database_url: str | None = None, **changes: Any) -
 
 
 @asynccontextmanager
-async def _gateway(address: str, key: str) -> AsyncGenerator[tuple[Gateway, int]]:
+async def gateway_of(address: str, key: str) -> AsyncGenerator[tuple[Gateway, int]]:
     sockets = listen("127.0.0.1", 0)
     gateway = Gateway(address, lambda: key, RateLimits(Limits(0, 0)))
     server = GatewayServer(gateway)
