@@ -117,16 +117,6 @@ def test_the_window_that_stays_full_for_longer_is_named() -> None:
     assert windows.take("other", 0, 1).message == "The limit of 1 requests per minute is used up: try again in 61 s"
 
 
-def test_a_call_that_is_given_back_counts_nowhere() -> None:
-    clock = Clock()
-    windows = clock.windows()
-    for _ in range(10):
-        assert windows.take("key", 2, 2).remaining == 1
-        windows.give_back("key")
-    windows.give_back("key")
-    assert windows.look("key", 2, 2).remaining == 2
-
-
 def test_a_wall_clock_that_is_put_back_begins_another_hour_and_breaks_no_minute() -> None:
     wall, monotonic = BEGIN, 0
     windows = Windows(lambda: wall, lambda: monotonic)

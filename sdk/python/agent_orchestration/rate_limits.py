@@ -71,12 +71,6 @@ class Windows:
         """What is left, counting nothing. It is no refusal."""
         return self._decide(key, per_hour, per_minute, False)
 
-    def give_back(self, key: str) -> None:
-        """The call that was counted last is not made."""
-        counts = self._counts.get(key)
-        if counts is not None:
-            counts.give_back()
-
     def _decide(self, key: str, per_hour: int, per_minute: int, is_call: bool) -> Decision:
         now, monotonic = self._wall(), self._monotonic()
         hour, bucket = now // _HOUR, monotonic // _BUCKET
@@ -128,7 +122,7 @@ class RateLimits:
 class _Counts:
     """The calls of one credential."""
 
-    __slots__ = ("_buckets", "_newest", "_oldest", "hour", "in_hour", "in_minute")
+    __slots__ = ("_buckets", "_oldest", "hour", "in_hour", "in_minute")
 
     def __init__(self, hour: int, bucket: int) -> None:
         self.hour: int = hour
@@ -137,7 +131,6 @@ class _Counts:
         self._buckets = array("I", bytes(_SLOTS * array("I").itemsize))
         # No bucket before it holds a call that still counts.
         self._oldest = bucket
-        self._newest = bucket
 
     def move_on(self, hour: int, bucket: int) -> None:
         """Forgets what lies behind."""
@@ -157,15 +150,6 @@ class _Counts:
         self.in_hour += 1
         self.in_minute += 1
         self._buckets[bucket % _SLOTS] += 1
-        self._newest = bucket
-
-    def give_back(self) -> None:
-        """Counts the last call no longer."""
-        slot = self._newest % _SLOTS
-        if self.in_hour and self._buckets[slot]:
-            self.in_hour -= 1
-            self.in_minute -= 1
-            self._buckets[slot] -= 1
 
     def room_at(self, per_minute: int) -> int:
         """When the minute has room for a call, in monotonic nanoseconds; it is full."""
