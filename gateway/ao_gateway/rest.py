@@ -59,6 +59,20 @@ class Request:
         return self.scope["headers"]
 
     @property
+    def client(self) -> str:
+        """The address that the request came from; empty where its connection has none."""
+        client = self.scope.get("client")
+        return client[0] if client else ""
+
+    def metadata(self) -> dict[str, str]:
+        """What the server is told of it with the call."""
+        return {
+            "authorization": f"Bearer {self.credential}",
+            "x-request-id": self.id,
+            "agent-orchestration-client": self.client,
+        }
+
+    @property
     def is_head(self) -> bool:
         """Whether only the headers of the answer are wanted."""
         return self.scope["method"] == "HEAD"
@@ -76,6 +90,8 @@ class Answer:
 
 # Serves a request; None when it has sent the answer itself. Refusal for every other answer than success.
 Serve = Callable[[Request], Awaitable[Answer | None]]
+# Hears of a request that is refused before it is served.
+Told = Callable[[Request, Refusal], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +99,7 @@ class _Endpoint:
     serve: Serve
     # What the credential must hold; None where none is asked for.
     scope: str | None
+    refused: Told | None
 
 
 class Rest:
@@ -92,11 +109,13 @@ class Rest:
         self._access = access
         self._paths: Paths[_Endpoint] = Paths()
 
-    def add(self, http_method: str, path: str, serve: Serve, *, scope: str | None = None) -> None:
-        """Takes an endpoint, for credentials with the scope or for all. HEAD goes with GET. BadBinding when there is
-        one already.
+    def add(
+        self, http_method: str, path: str, serve: Serve, *, scope: str | None = None, refused: Told | None = None
+    ) -> None:
+        """Takes an endpoint, for credentials with the scope or for all; `refused` is told of calls whose credential
+        does not have it. HEAD goes with GET. BadBinding when there is one already.
         """
-        self._paths.add(http_method, path, _Endpoint(serve, scope))
+        self._paths.add(http_method, path, _Endpoint(serve, scope, refused))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one HTTP request, whatever happens, in the documented shape."""
@@ -134,9 +153,12 @@ class Rest:
             if credential is None:
                 raise errors.unauthorized("A credential is needed: Authorization: Bearer <key>")
             principal = await self._access.authenticate(credential)
-            if not holds(principal.scopes, endpoint.scope):
-                raise errors.forbidden(lacking(endpoint.scope))
             request.credential = credential
+            if not holds(principal.scopes, endpoint.scope):
+                refusal = errors.forbidden(lacking(endpoint.scope))
+                if endpoint.refused is not None:
+                    await endpoint.refused(request, refusal)
+                raise refusal
         return await endpoint.serve(request)
 
 

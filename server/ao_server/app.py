@@ -16,6 +16,7 @@ from sqlalchemy.exc import ArgumentError, DatabaseError
 from agent_orchestration.v1 import (
     access_pb2_grpc,
     agents_pb2_grpc,
+    audit_pb2_grpc,
     keys_pb2_grpc,
     monitoring_pb2_grpc,
     projects_pb2_grpc,
@@ -26,10 +27,12 @@ from agent_orchestration.v1 import (
 from ao_server import folder, keys
 from ao_server.api.access import AccessServicer
 from ao_server.api.agents import AgentServicer
+from ao_server.api.audit import AuditServicer
 from ao_server.api.keys import KeyServicer
 from ao_server.api.methods import Methods
 from ao_server.api.monitoring import MonitoringServicer
 from ao_server.api.projects import ProjectServicer
+from ao_server.api.recording import Recorder
 from ao_server.api.relay import RelayServicer
 from ao_server.api.runners import RunnerServicer
 from ao_server.api.standard_services import StandardServices
@@ -140,7 +143,7 @@ async def serving(settings: Settings, stop: asyncio.Event) -> AsyncGenerator[Ser
         await clearing.restore(reader)
         alerts = Alerts(feed, clock, lambda: database.disk_usage(settings.data_dir), settings.disk_alert)
 
-        methods = Methods(access, ids, clock)
+        methods = Methods(access, Recorder(writer, ids, audits_tasks=settings.audits_tasks), ids, clock)
         relay = RelayServicer(methods)
         agents_pb2_grpc.add_AgentServiceServicer_to_server(
             AgentServicer(writer, reader, registry, fleet, clearing, clock, ids), _as_server(methods)
@@ -161,6 +164,7 @@ async def serving(settings: Settings, stop: asyncio.Event) -> AsyncGenerator[Ser
         projects_pb2_grpc.add_ProjectServiceServicer_to_server(
             ProjectServicer(writer, reader, feed, ids), _as_server(methods)
         )
+        audit_pb2_grpc.add_AuditServiceServicer_to_server(AuditServicer(reader), _as_server(methods))
         relay_pb2_grpc.add_RelayServiceServicer_to_server(relay, _as_server(methods))
 
         standard = StandardServices(methods.services)
@@ -171,7 +175,7 @@ async def serving(settings: Settings, stop: asyncio.Event) -> AsyncGenerator[Ser
             clearing.run(writer),
             alerts.run(writer),
             Unhandled(reader, registry, selections, clock).run(writer),
-            Pruning(reader, clock, settings.event_retention).run(writer),
+            Pruning(reader, clock, settings.event_retention, settings.audit_retention).run(writer),
         ]
         tasks = [_supervised(each, die) for each in upkeep]
         try:

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from typing import Any, Final
 
 from agent_orchestration.v1 import access_pb2, access_pb2_grpc
+from ao_server.api import calls
 from ao_server.engine import secrets, tokens
 from ao_server.engine.access import Access, Principal
 from ao_server.engine.clock import Clock
@@ -82,9 +83,12 @@ class AccessServicer(access_pb2_grpc.AccessServiceServicer):
         return access_pb2.RevokeTokenResponse()
 
     async def _client(self, client_id: str) -> rows.Credential:
+        """The client that a gateway calls for. Its secret is yet to be looked at."""
+        calls.concerns(client_id)
         client = await credentials.client(self._reader, client_id)
         if client is None:
             raise Unauthorized("the client is not known")
+        calls.act_as(Principal(client.id, client.project_id, client.name))
         return client
 
     def _message(self, principal: Principal) -> access_pb2.Principal:
