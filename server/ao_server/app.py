@@ -102,9 +102,9 @@ async def serving(settings: Settings, stop: asyncio.Event) -> AsyncGenerator[Ser
     """A server for as long as the context lasts. It sets `stop`, and `Server.stopped`, when it cannot go on."""
     async with AsyncExitStack() as stack:
         stack.enter_context(folder.locked(settings.data_dir))
-        database = _database(settings)
+        database = database_of(settings)
         stack.push_async_callback(database.close)
-        connection = await asyncio.to_thread(_open, database)
+        connection = await asyncio.to_thread(open_writer, database)
         died = asyncio.Event()
 
         def die(error: BaseException) -> None:
@@ -211,14 +211,17 @@ def _stop_or_die(stop: asyncio.Event) -> None:
     stop.set()
 
 
-def _database(settings: Settings) -> Database:
+def database_of(settings: Settings) -> Database:
+    """The store that the settings name. CannotStart when they name none."""
     try:
         return Database(settings.database_url)
     except (ArgumentError, ValueError) as error:
-        raise CannotStart(f"the database URL is not usable: {error}") from None
+        # What SQLAlchemy says of it may hold the URL, and so its password.
+        reason = str(error) if type(error) is ValueError and settings.database_url not in str(error) else "malformed"
+        raise CannotStart(f"the database URL is not usable: {reason}") from None
 
 
-def _open(database: Database) -> Connection:
+def open_writer(database: Database) -> Connection:
     """The writer's connection on a current schema."""
     version = sqlite_library.version()
     if database.is_sqlite and sqlite_library.has_wal_reset_race(version):
