@@ -18,13 +18,16 @@ from agent_orchestration.tls import Connecting
 from ao_gateway import bindings, probes
 from ao_gateway.access import Access
 from ao_gateway.addresses import TRUSTED_PROXIES, Network, TrustedProxies
+from ao_gateway.bindings import Binding
 from ao_gateway.cors import CORS, Cors
 from ao_gateway.credentials import recheck
 from ao_gateway.event_streams import EventStreams
+from ao_gateway.exports import Exports
 from ao_gateway.feed import Feeds
 from ao_gateway.oauth import REVOCATION_PATH, TOKEN_PATH, OAuth
 from ao_gateway.oauth_metadata import METADATA_PATH, OAuthMetadata
 from ao_gateway.reference import DOCUMENT_PATH, PAGE_PATH, Reference
+from ao_gateway.refusals import Refusals
 from ao_gateway.relay import Relay
 from ao_gateway.rest import Rest
 from ao_gateway.sockets import SOCKET_PATH, Sockets, ask_for_upgrade
@@ -64,7 +67,9 @@ class Gateway:
         self._access = Access(self._upstream, self.relay.connected)
         self._feeds = Feeds(self._upstream, self._access.is_current)
         self._sockets = Sockets(self._access, self._limits, self._feeds)
-        self._unary = Unary(self.relay)
+        self._refusals = Refusals(self.relay)
+        self._unary = Unary(self.relay, self._refusals)
+        self._exports = Exports(self._upstream, self.relay.connected)
         self._streams = EventStreams(self._upstream, self.relay.connected)
         self.relay.on_lost(self._access.server_lost)
         self.relay.on_lost(self._feeds.reconnect)
@@ -85,14 +90,16 @@ class Gateway:
         """Begins the graceful stop: ends all that would outlast it. Other requests are still answered."""
         self._sockets.restart()
         self._streams.stop()
+        self._exports.stop()
         self.relay.end_waiting()
 
     def _routes(self) -> Rest:
         rest = Rest(self._access, self._limits, self._cors)
         routes = bindings.read(FILES)
         for binding in routes:
-            serve = self._streams.endpoint(binding) if binding.is_stream else self._unary.endpoint(binding)
-            rest.add(binding.http_method, binding.path, serve, scope=binding.scope)
+            serve = self._served_by(binding).endpoint(binding)
+            refused = self._refusals.of(binding)
+            rest.add(binding.http_method, binding.path, serve, scope=binding.scope, refused=refused)
         rest.add("GET", SOCKET_PATH, ask_for_upgrade)
         rest.add("GET", "/livez", probes.livez)
         rest.add("GET", "/readyz", probes.readyz(self.relay.connected))
@@ -103,6 +110,11 @@ class Gateway:
         rest.add("GET", DOCUMENT_PATH, reference.document)
         rest.add("GET", PAGE_PATH, reference.page)
         return rest
+
+    def _served_by(self, binding: Binding) -> Unary | EventStreams | Exports:
+        if not binding.is_stream:
+            return self._unary
+        return self._exports if binding.line is not None else self._streams
 
     @asynccontextmanager
     async def _lifespan(self, application: Starlette) -> AsyncGenerator[dict[str, object]]:

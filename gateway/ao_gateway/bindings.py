@@ -28,8 +28,14 @@ class Binding:
     success_status: int
     # What the caller's credential must hold.
     scope: str
-    # The answers come one by one, as Server-Sent Events.
+    # The answers come one by one: events as Server-Sent Events, data that ends as lines of JSON.
     is_stream: bool = False
+
+    @property
+    def line(self) -> Descriptor | None:
+        """What a line of JSON holds, None where the answer has none: the items of `data` in all answers of a stream."""
+        data = self.response.fields_by_name.get("data")
+        return data.message_type if self.is_stream and data is not None and data.is_repeated else None
 
     @property
     def segments(self) -> list[str]:

@@ -17,7 +17,7 @@ from ao_gateway.body import BodyReader
 from ao_gateway.errors import from_rpc_error
 from ao_gateway.oauth_errors import NOT_STORED, OAuthError, answering
 from ao_gateway.oauth_requests import Client, Parameters
-from ao_gateway.rest import Answer, Request, Serve
+from ao_gateway.rest import CLIENT_KEY, Answer, Request, Serve
 from ao_gateway.throttle import MAX_FAILURES, Throttle, network
 from ao_gateway.upstream import Metadata, NoCredential, Upstream
 
@@ -86,19 +86,19 @@ class OAuth:
             if seconds:
                 raise oauth_errors.too_many_failures(seconds)
             try:
-                response = await self._ask(client, asked, call, request.id)
+                response = await self._ask(client, asked, call, self._metadata(request, address))
             except OAuthError as refusal:
                 self._settle(address, refusal, request.id)
                 raise
             self._throttle.succeeded(address)
             return response
 
-    async def _ask(self, client: Client, asked: _Asked, call: _Call[Response], request_id: str) -> Response:
+    async def _ask(self, client: Client, asked: _Asked, call: _Call[Response], metadata: Metadata) -> Response:
         if not client.could_be:
             raise oauth_errors.invalid_client()
         asked.client_id, asked.client_secret = client.id, client.secret
         try:
-            return await call(asked, metadata=self._metadata(request_id), timeout=TIMEOUT_SECONDS)
+            return await call(asked, metadata=metadata, timeout=TIMEOUT_SECONDS)
         except grpc.aio.AioRpcError as error:
             raise _refusal(error) from None
 
@@ -131,13 +131,13 @@ class OAuth:
         finally:
             self._in_flight -= 1
 
-    def _metadata(self, request_id: str) -> Metadata:
+    def _metadata(self, request: Request, address: str) -> Metadata:
         """What the gateway's own calls carry. Not connected, it could be its credential that is refused, not the
         client's.
         """
         try:
             if self._connected.is_set():
-                return (*self._upstream.metadata(), ("x-request-id", request_id))
+                return (*self._upstream.metadata(), ("x-request-id", request.id), (CLIENT_KEY, address))
         except NoCredential:
             pass
         raise oauth_errors.unavailable("The server cannot be reached")

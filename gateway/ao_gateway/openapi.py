@@ -108,7 +108,7 @@ def _parameters(binding: Binding, schemas: Schemas) -> Iterator[Document]:
         elif field.name in in_query:
             form = {"style": "form", "explode": True} if field.is_repeated else {}
             yield _parameter(field.name, "query", field, schema) | form
-    if binding.is_stream:
+    if binding.is_stream and binding.line is None:
         yield {
             "name": "Last-Event-ID",
             "in": "header",
@@ -145,10 +145,15 @@ def _body(binding: Binding, method: MethodDescriptor, schemas: Schemas) -> Docum
 
 def _responses(binding: Binding, schemas: Schemas) -> Document:
     responses: Document = {str(status): error(status) for status in error_statuses(binding)}
-    if binding.is_stream:
+    if binding.line is not None:
+        text = "Lines of JSON, each of them an object of this shape."
+        items = schemas.printed(binding.response.fields_by_name["data"], listed=True)["items"]
+        lines = {"application/x-ndjson": {"schema": items}}
+        success: Document = {"description": text, "headers": REQUEST_ID, "content": lines}
+    elif binding.is_stream:
         text = "Server-Sent Events without an end. The `data` of each is an `Event`, but for a last one, `error`."
         stream = {"text/event-stream": {"schema": {"type": "string"}}}
-        success: Document = {"description": text, "headers": REQUEST_ID, "content": stream}
+        success = {"description": text, "headers": REQUEST_ID, "content": stream}
     else:
         schema = schemas.response(binding.response)
         fields = binding.response.fields_by_name

@@ -12,6 +12,7 @@ from agent_orchestration.rate_limits import RateLimits
 from agent_orchestration.scopes import holds, lacking
 from ao_gateway import access, errors, protection, rates, request_ids
 from ao_gateway.access import Access
+from ao_gateway.addresses import client_address
 from ao_gateway.bindings import Paths
 from ao_gateway.cors import Cors
 from ao_gateway.disconnect import ClientGone
@@ -21,6 +22,8 @@ log: Any = structlog.get_logger("ao_gateway.rest")
 
 
 EXCHANGE: Final = "agent_orchestration.exchange"
+# In the metadata of calls to the server: where the client is.
+CLIENT_KEY: Final = "agent-orchestration-client"
 
 
 class Exchange(Protocol):
@@ -65,6 +68,19 @@ class Request:
         return self.scope["headers"]
 
     @property
+    def client(self) -> str:
+        """The address that the request came from; empty where its connection has none."""
+        return client_address(self.scope)
+
+    def metadata(self) -> dict[str, str]:
+        """What the server is told of it with the call."""
+        return {
+            "authorization": f"Bearer {self.credential}",
+            "x-request-id": self.id,
+            CLIENT_KEY: self.client,
+        }
+
+    @property
     def is_head(self) -> bool:
         """Whether only the headers of the answer are wanted."""
         return self.scope["method"] == "HEAD"
@@ -83,6 +99,8 @@ class Answer:
 
 # Serves a request; None when it has sent the answer itself. Refusal for every other answer than success.
 Serve = Callable[[Request], Awaitable[Answer | None]]
+# Hears of a request that is refused before it is served.
+Told = Callable[[Request, Refusal], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +108,7 @@ class _Endpoint:
     serve: Serve
     # What the credential must hold; None where none is asked for.
     scope: str | None
+    refused: Told | None
 
 
 class Rest:
@@ -101,11 +120,13 @@ class Rest:
         self._cors = cors
         self._paths: Paths[_Endpoint] = Paths()
 
-    def add(self, http_method: str, path: str, serve: Serve, *, scope: str | None = None) -> None:
-        """Takes an endpoint, for credentials with the scope or for all. HEAD goes with GET. BadBinding when there is
-        one already.
+    def add(
+        self, http_method: str, path: str, serve: Serve, *, scope: str | None = None, refused: Told | None = None
+    ) -> None:
+        """Takes an endpoint, for credentials with the scope or for all; `refused` is told of calls whose credential
+        does not have it. HEAD goes with GET. BadBinding when there is one already.
         """
-        self._paths.add(http_method, path, _Endpoint(serve, scope))
+        self._paths.add(http_method, path, _Endpoint(serve, scope, refused))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one HTTP request, whatever happens, in the documented shape."""
@@ -154,14 +175,17 @@ class Rest:
             if credential is None:
                 raise errors.unauthorized("A credential is needed: Authorization: Bearer <key>")
             principal = await self._access.authenticate(credential)
+            request.credential = credential
             if not holds(principal.scopes, endpoint.scope):
                 request.limit_headers = rates.headers(rates.left(self._limits, principal))
-                raise errors.forbidden(lacking(endpoint.scope))
+                refusal = errors.forbidden(lacking(endpoint.scope))
+                if endpoint.refused is not None:
+                    await endpoint.refused(request, refusal)
+                raise refusal
             decision = await rates.counted(self._limits, principal)
             request.limit_headers = rates.headers(decision)
             if decision.is_refused:
                 raise errors.rate_limited(decision.message, decision.retry_after)
-            request.credential = credential
         return await endpoint.serve(request)
 
 

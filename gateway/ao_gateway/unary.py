@@ -16,8 +16,10 @@ from ao_gateway.body import BodyReader
 from ao_gateway.decode import RequestDecoder
 from ao_gateway.disconnect import unless_gone
 from ao_gateway.encode import ResponseEncoder
+from ao_gateway.errors import Refusal
+from ao_gateway.refusals import Refusals
 from ao_gateway.relay import TOO_MANY, Relay
-from ao_gateway.rest import Answer, Request, Serve
+from ao_gateway.rest import Answer, Request, Serve, Told
 
 TIMEOUT_SECONDS: Final = 30.0
 # How long a request that finds no room is kept. Refused at once, it would come again at once, and refusals would take
@@ -37,6 +39,8 @@ class _Route:
     response: type[Message]
     # The field that makes the call take longer, and the most seconds that it can ask for.
     extension: tuple[str, float] | None
+    # Hears of requests that are refused here.
+    refused: Told | None
 
     @property
     def is_read(self) -> bool:
@@ -52,8 +56,9 @@ class _Route:
 class Unary:
     """Serves unary RPCs through the relay."""
 
-    def __init__(self, relay: Relay) -> None:
+    def __init__(self, relay: Relay, refusals: Refusals) -> None:
         self._relay = relay
+        self._refusals = refusals
         self._bodies = BodyReader()
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="decode")
         self._in_threads = 0
@@ -62,8 +67,8 @@ class Unary:
         """What serves the binding."""
         encoder = ResponseEncoder(binding.response, binding.success_status)
         response = bindings.message_class(binding.response)
-        extension = _extension(binding.request)
-        return partial(self._serve, _Route(binding, RequestDecoder(binding), encoder, response, extension))
+        extension, refused = _extension(binding.request), self._refusals.of(binding)
+        return partial(self._serve, _Route(binding, RequestDecoder(binding), encoder, response, extension, refused))
 
     def close(self) -> None:
         """Gives back the threads."""
@@ -72,13 +77,18 @@ class Unary:
     async def _serve(self, route: _Route, request: Request) -> Answer:
         if route.extension is None:
             await self._room()
-        body = await self._bodies.read(request) if route.binding.body else b""
-        message = await self._decode(route.decoder, request, body)
+        try:
+            body = await self._bodies.read(request) if route.binding.body else b""
+            message = await self._decode(route.decoder, request, body)
+        except Refusal as refusal:
+            if route.refused is not None:
+                await route.refused(request, refusal)
+            raise
         extra = route.extra_seconds(message)
         calling = self._relay.call(
             route.binding.rpc,
             message.SerializeToString(),
-            {"authorization": f"Bearer {request.credential}", "x-request-id": request.id},
+            request.metadata(),
             timeout=TIMEOUT_SECONDS + extra,
             is_read=route.is_read,
             is_waiting=extra > 0,

@@ -16,6 +16,7 @@ from agent_orchestration.rate_limits import RateLimits
 from agent_orchestration.v1 import (
     access_pb2_grpc,
     agents_pb2_grpc,
+    audit_pb2_grpc,
     keys_pb2_grpc,
     monitoring_pb2_grpc,
     oauth_pb2_grpc,
@@ -27,11 +28,13 @@ from agent_orchestration.v1 import (
 from ao_server import folder, keys
 from ao_server.api.access import AccessServicer
 from ao_server.api.agents import AgentServicer
+from ao_server.api.audit import AuditServicer
 from ao_server.api.keys import KeyServicer
 from ao_server.api.methods import Methods
 from ao_server.api.monitoring import MonitoringServicer
 from ao_server.api.oauth_clients import OAuthClientServicer
 from ao_server.api.projects import ProjectServicer
+from ao_server.api.recording import Recorder
 from ao_server.api.relay import RelayServicer
 from ao_server.api.runners import RunnerServicer
 from ao_server.api.standard_services import StandardServices
@@ -101,9 +104,9 @@ async def serving(settings: Settings, stop: asyncio.Event) -> AsyncGenerator[Ser
     """A server for as long as the context lasts. It sets `stop`, and `Server.stopped`, when it cannot go on."""
     async with AsyncExitStack() as stack:
         stack.enter_context(folder.locked(settings.data_dir))
-        database = _database(settings)
+        database = database_of(settings)
         stack.push_async_callback(database.close)
-        connection = await asyncio.to_thread(_open, database)
+        connection = await asyncio.to_thread(open_writer, database)
         died = asyncio.Event()
 
         def die(error: BaseException) -> None:
@@ -142,7 +145,8 @@ async def serving(settings: Settings, stop: asyncio.Event) -> AsyncGenerator[Ser
         await clearing.restore(reader)
         alerts = Alerts(feed, clock, lambda: database.disk_usage(settings.data_dir), settings.disk_alert)
 
-        methods = Methods(access, RateLimits(settings.limits), ids, clock)
+        recorder = Recorder(writer, ids, audits_tasks=settings.audits_tasks)
+        methods = Methods(access, RateLimits(settings.limits), recorder, ids, clock)
         relay = RelayServicer(methods)
         agents_pb2_grpc.add_AgentServiceServicer_to_server(
             AgentServicer(writer, reader, registry, fleet, clearing, clock, ids), _as_server(methods)
@@ -166,6 +170,7 @@ async def serving(settings: Settings, stop: asyncio.Event) -> AsyncGenerator[Ser
         projects_pb2_grpc.add_ProjectServiceServicer_to_server(
             ProjectServicer(writer, reader, feed, ids), _as_server(methods)
         )
+        audit_pb2_grpc.add_AuditServiceServicer_to_server(AuditServicer(reader), _as_server(methods))
         relay_pb2_grpc.add_RelayServiceServicer_to_server(relay, _as_server(methods))
 
         standard = StandardServices(methods.services)
@@ -176,7 +181,7 @@ async def serving(settings: Settings, stop: asyncio.Event) -> AsyncGenerator[Ser
             clearing.run(writer),
             alerts.run(writer),
             Unhandled(reader, registry, selections, clock).run(writer),
-            Pruning(reader, clock, settings.event_retention).run(writer),
+            Pruning(reader, clock, settings.event_retention, settings.audit_retention).run(writer),
         ]
         if listening.certificates is not None:
             upkeep.append(listening.certificates.follow(log))
@@ -214,14 +219,17 @@ def _stop_or_die(stop: asyncio.Event) -> None:
     stop.set()
 
 
-def _database(settings: Settings) -> Database:
+def database_of(settings: Settings) -> Database:
+    """The store that the settings name. CannotStart when they name none."""
     try:
         return Database(settings.database_url)
     except (ArgumentError, ValueError) as error:
-        raise CannotStart(f"the database URL is not usable: {error}") from None
+        # What SQLAlchemy says of it may hold the URL, and so its password.
+        reason = str(error) if type(error) is ValueError and settings.database_url not in str(error) else "malformed"
+        raise CannotStart(f"the database URL is not usable: {reason}") from None
 
 
-def _open(database: Database) -> Connection:
+def open_writer(database: Database) -> Connection:
     """The writer's connection on a current schema."""
     version = sqlite_library.version()
     if database.is_sqlite and sqlite_library.has_wal_reset_race(version):

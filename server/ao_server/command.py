@@ -64,6 +64,28 @@ def server(
         sys.exit(1)
 
 
+@click.command("admin-key")
+@click.option("--data-dir", help="Folder of the database and keys.  [default: .ao]")
+@click.option("--database-url", help="postgresql://... or sqlite:///PATH.  [default: ao.db in the data folder]")
+@click.option("--revoke-others", is_flag=True, help="End all other admin keys of the default project.")
+def admin_key(data_dir: str | None, database_url: str | None, revoke_others: bool) -> None:
+    """Make a new admin key, with the server stopped: for when the last one is lost."""
+    import asyncio
+
+    from ao_server import settings
+    from ao_server.errors import CannotStart
+
+    logs.configure("warning")
+    try:
+        chosen = settings.read(host="127.0.0.1", grpc_port=0, data_dir=data_dir, database_url=database_url)
+        from ao_server.recovery import recover
+
+        click.echo(f"API key {asyncio.run(recover(chosen, revoke_others=revoke_others))}")
+    except (CannotStart, ConnectionError) as problem:
+        click.echo(f"error: {problem}", err=True)
+        sys.exit(2)
+
+
 def _run(chosen: "Settings") -> None:
     from ao_server import folder
 

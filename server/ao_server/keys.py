@@ -37,6 +37,11 @@ def new_admin_key(data_dir: Path, given: str | None) -> str:
     return key
 
 
+def keep_admin_key(data_dir: Path, key: str) -> None:
+    """Keeps another admin key in the folder, in place of the one there."""
+    _write(data_dir / "admin.key", key)
+
+
 def _read(path: Path) -> str | None:
     try:
         return path.read_text(encoding="ascii").strip() or None

@@ -14,11 +14,14 @@ from ao_server.errors import CannotStart
 
 MAX_LEASE_SECONDS: Final = 3600.0
 MAX_RETENTION_HOURS: Final = 10 * 365 * 24.0
+MAX_AUDIT_DAYS: Final = 10 * 365.0
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """A server's settings. `lease` and `event_retention` in seconds, `disk_alert` in percent of the disk."""
+    """A server's settings. `lease`, `event_retention` and `audit_retention` in seconds, `disk_alert` in percent of the
+    disk. `audits_tasks`: the audit log has every task that is created.
+    """
 
     host: str
     grpc_port: int
@@ -33,6 +36,8 @@ class Settings:
     tls: tls.Serving | None
     # For a gateway of the same user on this machine, without TLS.
     inner_socket: Path | None
+    audit_retention: float
+    audits_tasks: bool
 
 
 def read(
@@ -70,6 +75,8 @@ def read(
             limits=rate_limits(environment),
             tls=serving,
             inner_socket=Path(inner_socket).absolute() if inner_socket is not None else None,
+            audit_retention=86_400.0 * _number(environment, "AUDIT_RETENTION_DAYS", 365.0, 1.0, MAX_AUDIT_DAYS),
+            audits_tasks=_is_on(environment, "AUDIT_TASKS"),
         )
     except environment_rules.CannotStart as refusal:
         # The store, which has reasons of its own, may not know the client's package.
@@ -88,3 +95,10 @@ def _number(environment: Mapping[str, str], name: str, default: float, least: fl
     if not least <= number <= most:
         raise CannotStart(f"{PREFIX}{name} must be a number from {least:g} to {most:g}")
     return number
+
+
+def _is_on(environment: Mapping[str, str], name: str) -> bool:
+    given = value(environment, name)
+    if given not in (None, "0", "1"):
+        raise CannotStart(f"{PREFIX}{name} must be 0 or 1")
+    return given == "1"

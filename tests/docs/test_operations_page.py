@@ -16,6 +16,7 @@ from tests.docs.tables import table
 NUMBERS: Final = {
     "LEASE_SECONDS": ("lease", 1),
     "EVENT_RETENTION_HOURS": ("event_retention", 3600),
+    "AUDIT_RETENTION_DAYS": ("audit_retention", 86400),
     "DISK_ALERT_PERCENT": ("disk_alert", 1),
 }
 

@@ -15,7 +15,7 @@ def test_help_and_version(control_plane: ControlPlane) -> None:
     shown = control_plane.ao("--help")
     assert shown.end(10) == 0
     listed = [line.split()[0] for line in shown.lines[shown.lines.index("Commands:") + 1 :]]
-    assert listed == ["dev", "gateway", "runner", "server"]
+    assert listed == ["admin-key", "dev", "gateway", "runner", "server"]
     version = control_plane.ao("--version")
     assert version.end(10) == 0
     assert version.lines[0].startswith("ao 0.")

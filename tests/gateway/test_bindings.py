@@ -25,8 +25,9 @@ def test_the_documented_routes_are_there() -> None:
         "POST /v1/tasks/bulk",
         "GET /v1/metrics",
         "GET /v1/events",
+        "GET /v1/audit",
     }
-    assert [each.path for each in read(FILES) if each.is_stream] == ["/v1/events"]
+    assert [each.path for each in read(FILES) if each.is_stream] == ["/v1/audit/export", "/v1/events"]
 
 
 def test_a_literal_goes_before_a_parameter_but_does_not_hide_it() -> None:

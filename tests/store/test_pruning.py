@@ -8,13 +8,15 @@ from typing import Any
 
 import pytest
 
-from ao_server.engine import pruning
+from ao_server.engine import audit, pruning
+from ao_server.engine.ids import Ids
 from ao_server.engine.pruning import Pruning
 from ao_server.store import events, rows
 from ao_server.store.changes import Changes, Found, Operation
 from tests.store.fleet_world import PROJECT, World
 
 WEEK = 7 * 86_400.0
+YEAR = 365 * 86_400.0
 
 
 async def write(world: World, new: Sequence[Any], told: Sequence[rows.Event] = ()) -> None:
@@ -46,6 +48,10 @@ def credential(number: int, forgotten_at: int | None) -> rows.Credential:
     )
 
 
+def record(name: str, time: int) -> rows.AuditRecord:
+    return audit.row(audit.Entry(PROJECT, "key_1", name, "RevokeKey", "success"), Ids(), time)
+
+
 def event(timestamp: int) -> rows.Event:
     return rows.Event(project_id=PROJECT, position=0, type="t", timestamp=timestamp, body="{}")
 
@@ -58,14 +64,14 @@ async def prune_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
         raise asyncio.CancelledError
 
     monkeypatch.setattr("ao_server.engine.pruning.asyncio.sleep", sleep)
-    running = asyncio.get_running_loop().create_task(Pruning(world.reader, world.clock, WEEK).run(world.writer))
+    running = asyncio.get_running_loop().create_task(Pruning(world.reader, world.clock, WEEK, YEAR).run(world.writer))
     while not ended.is_set():
         if world.writer.has_work:
             world.writer.step()
         await asyncio.wait([running], timeout=0.001)
 
 
-def count(path: Path, what: str) -> int:
+def count(path: Path, what: str) -> Any:
     with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as connection:
         return connection.execute(what).fetchone()[0]
 
@@ -77,6 +83,8 @@ async def test_all_that_is_old_is_taken_out_in_one_go_and_nothing_else(
     now = world.clock.now()
     await write(world, [idempotency_key(number, 86_400.0 * 1.1, now) for number in range(95)])
     await write(world, [idempotency_key(number, 3_600.0, now) for number in range(100, 107)])
+    ages = {"older": 366 * 86_400.0, "old": 365.1 * 86_400.0, "young": 364.9 * 86_400.0}
+    await write(world, [record(name, now - round(age * 1e6)) for name, age in ages.items()])
     minute = now // 60_000_000
     await write(world, [rows.Rollup(project_id=PROJECT, minute=minute - 33 * 1_440 - each) for each in range(35)])
     await write(world, [rows.Rollup(project_id=PROJECT, minute=minute)])
@@ -94,6 +102,7 @@ async def test_all_that_is_old_is_taken_out_in_one_go_and_nothing_else(
     assert count(path, "SELECT count(*) FROM rollups") == 1
     assert count(path, "SELECT count(*) FROM credentials WHERE id IN ('token_99', 'key_98')") == 2
     assert count(path, "SELECT count(*) FROM credentials WHERE kind = 'token'") == 1
+    assert count(path, "SELECT count(*) || max(actor_name) FROM audit_records") == "1young"
     # What is fresh is kept, with all that was written beside it, and nothing behind it goes before it.
     assert [each.position for each in await events.after(world.reader, PROJECT, 45, 10)] == [46, 47, 48, 49]
     assert count(path, "SELECT count(*) FROM event_portions") == 2

@@ -33,11 +33,20 @@ class Waiting:
         raise AssertionError("nothing happens")
 
 
+class Unrecorded:
+    """No audit log: it is a read."""
+
+    async def refused(self, *about: Any) -> None: ...
+
+    def interrupted(self, *about: Any) -> None: ...
+
+
 async def outcome_when_revoked(*, is_parked: bool) -> grpc.StatusCode:
     key = a_key()
     store = Store(key)
     access = access_over(store)
-    methods = Methods(access, RateLimits(Limits(0, 0)), Ids(), Clock())
+    recorder: Any = Unrecorded()
+    methods = Methods(access, RateLimits(Limits(0, 0)), recorder, Ids(), Clock())
     servicer = Waiting()
     handler = grpc.unary_unary_rpc_method_handler(
         servicer.GetTask, tasks_pb2.GetTaskRequest.FromString, tasks_pb2.GetTaskResponse.SerializeToString

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from typing import Any, Final
 
 from agent_orchestration.v1 import access_pb2, access_pb2_grpc
+from ao_server.api import calls
 from ao_server.engine import secrets, tokens
 from ao_server.engine.access import Access, Principal
 from ao_server.engine.clock import Clock
@@ -82,11 +83,14 @@ class AccessServicer(access_pb2_grpc.AccessServiceServicer):
         return access_pb2.RevokeTokenResponse()
 
     async def _client(self, request: access_pb2.IssueTokenRequest | access_pb2.RevokeTokenRequest) -> rows.Credential:
-        """The client that makes the request. It is found by its secret, as a key is: wrong ones cost no write, and the
-        ids of other projects are not looked at.
+        """The client that makes the request, as which the call then acts. It is found by its secret, as a key is: wrong
+        ones cost no write, and the ids of other projects are not looked at.
         """
+        calls.concerns(request.client_id)
         found = await credentials.by_hash(self._reader, secrets.sha256(request.client_secret))
-        return tokens.identified(found, request.client_id, request.client_secret, self._clock.now())
+        client = tokens.identified(found, request.client_id, request.client_secret, self._clock.now())
+        calls.act_as(Principal(client.id, client.project_id, client.name))
+        return client
 
     def _message(self, principal: Principal) -> access_pb2.Principal:
         message = access_pb2.Principal(

@@ -4,6 +4,7 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from contextvars import ContextVar
 
 import msgspec
+from msgspec.structs import replace
 
 from ao_server.engine.access import Principal
 from ao_server.errors import DeadlineExceeded
@@ -19,6 +20,10 @@ class Call(msgspec.Struct, frozen=True):
     timeout: float | None
     # Entered when the call begins to wait for something to happen, left when it goes on.
     parking: AbstractAsyncContextManager[None] = nullcontext()
+    # Where it came from; empty where that is not known.
+    address: str = ""
+    # What it is about, where neither its path nor its answer says so.
+    object_id: str = ""
 
     @property
     def project_id(self) -> str:
@@ -49,3 +54,13 @@ def parked() -> AbstractAsyncContextManager[None]:
 def enter(call: Call) -> None:
     """Makes this the call of the current task for good: each call has a task of its own."""
     _current.set(call)
+
+
+def act_as(principal: Principal) -> None:
+    """The current call turns out to be this principal's: a gateway has made it for somebody."""
+    _current.set(replace(current(), principal=principal))
+
+
+def concerns(object_id: str) -> None:
+    """Says what the current call is about."""
+    _current.set(replace(current(), object_id=object_id))

@@ -1,42 +1,36 @@
-"""Every RPC by name, with what surrounds all of them: credential, audience, rate, field limits, errors.
+"""Every RPC by name, with what surrounds all of them: credential, audience, rate, field limits, errors, the audit log.
 
 A method reached over gRPC and one reached through the relay pass the same checks here. Servicers read their caller from
 `calls.current()` and raise Problems; they never touch the gRPC context.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
-from functools import cache, partial
 from typing import Any, Final
+from urllib.parse import unquote
 
 import grpc
-import msgspec
 import structlog
-from google.protobuf import descriptor_pool
 from google.protobuf.message import Message
 from google.rpc import status_pb2
 
 from agent_orchestration.rate_limits import RateLimits
-from agent_orchestration.scopes import holds, lacking
 from agent_orchestration.v1 import options_pb2
-from ao_server.api import calls, errors
+from ao_server.api import admission, calls, errors
+from ao_server.api.admission import CLIENT_KEY, REFUSAL_KEY, Metadata, credential_of, metadata_of
+from ao_server.api.endings import NOT_ANY_MORE, Endings, Parking
 from ao_server.api.rates import DirectCalls
+from ao_server.api.recording import Recorder
 from ao_server.api.validation import validate
-from ao_server.engine.access import Access, Held, Principal
+from ao_server.engine.access import Access, Held
 from ao_server.engine.clock import Clock
 from ao_server.engine.ids import Ids
-from ao_server.errors import Forbidden, Problem, Unauthorized, Unavailable
+from ao_server.errors import Forbidden, Problem, Unavailable
 
 log = structlog.get_logger("ao_server.api")
 
-Metadata = Mapping[str, str]
-PROJECT_KEY: Final = "agent-orchestration-project"
 LAST_WORD_SECONDS: Final = 0.5
-_SCHEME: Final = "bearer "
-_CREDENTIAL_KEY: Final = "authorization"
-_NOT_ANY_MORE: Final = Unauthorized("the credential is not valid any more")
 
 
 def _untold(is_parked: bool) -> None:
@@ -46,16 +40,16 @@ def _untold(is_parked: bool) -> None:
 class Methods:
     """Collects servicers as a gRPC server would, and gives out their methods with all checks around them."""
 
-    def __init__(self, access: Access, limits: RateLimits, ids: Ids, clock: Clock) -> None:
+    def __init__(self, access: Access, limits: RateLimits, recorder: Recorder, ids: Ids, clock: Clock) -> None:
         self._access = access
         self._direct = DirectCalls(access, limits)
+        self._endings = Endings(access)
+        self._recorder = recorder
         self._ids = ids
         self._clock = clock
         self._handlers: dict[str, Any] = {}
         self._services: dict[str, dict[str, Any]] = {}
         self._streams: set[asyncio.Task[Any]] = set()
-        # Calls, streams and others, whose credential has ended.
-        self._ended: set[asyncio.Task[Any]] = set()
         self._stopping = False
 
     def add_generic_rpc_handlers(self, handlers: Sequence[Any]) -> None:
@@ -64,7 +58,7 @@ class Methods:
     def add_registered_method_handlers(self, service: str, handlers: dict[str, Any]) -> None:
         """Takes a service's methods from generated code. ValueError when one of them does not say who may call it."""
         for name in handlers:
-            rule = _rule(f"/{service}/{name}")
+            rule = admission.rule_of(f"/{service}/{name}")
             if rule.audience != options_pb2.AUDIENCE_GATEWAYS and not rule.scope:
                 raise ValueError(f"{service}.{name} names no scope")
         self._services[service] = handlers
@@ -94,13 +88,13 @@ class Methods:
             return status_pb2.Status(code=grpc.StatusCode.UNIMPLEMENTED.value[0], message=f"no method {method}")
         try:
             request = handler.request_deserializer(message)
-            calls.enter(await self._admit(method, metadata, timeout, on_parked))
-            validate(request)
-            return handler.response_serializer(await handler.unary_unary(request, None))
+            call = await self._identify(method, metadata, timeout, on_parked)
+            response = await self._answer(method, handler, request, call, refusal=metadata.get(REFUSAL_KEY))
+            return handler.response_serializer(response)
         except asyncio.CancelledError:
-            if not self._has_ended():
+            if not self._endings.has_ended():
                 raise
-            return errors.status_of(_NOT_ANY_MORE)
+            return errors.status_of(NOT_ANY_MORE)
         except Exception as error:
             return errors.status_of(self._problem(method, error))
 
@@ -110,25 +104,57 @@ class Methods:
         for task in self._streams:
             task.cancel()
 
-    async def _admit(
+    async def _identify(
         self,
         method: str,
         metadata: Metadata,
         timeout: float | None,
         on_parked: Callable[[bool], None] = _untold,
-        context: Any = None,
+        peer: str | None = None,
     ) -> calls.Call:
-        """`context` is that of a call that came over gRPC, which is counted here."""
-        credential, rule = _credential(metadata), _rule(method)
-        known = await self._access.authenticate(credential)
-        objection = _objection(known, rule)
-        if context is not None and not rule.is_uncounted:
-            await self._direct.count(context, metadata, known, is_allowed=objection is None)
+        """Who calls. `peer`: the address at the other end, None where a gateway hands the call on. Unauthorized."""
+        credential = credential_of(metadata)
+        principal = admission.acting(await self._access.authenticate(credential), method, metadata)
+        address = metadata.get(CLIENT_KEY, "") if peer is None or principal.is_gateway else peer
+        request_id = metadata.get("x-request-id") or self._ids.new("req", self._clock.now())[0]
+        return calls.Call(principal, request_id, timeout, Parking(self._endings, credential, on_parked), address)
+
+    async def _admit(self, method: str, call: calls.Call, metadata: Metadata, context: Any) -> None:
+        """Whether the call may be made; one that came over gRPC itself is counted. Forbidden, RateLimited."""
+        objection = admission.objection(call.principal, method)
+        if context is not None and not admission.rule_of(method).is_uncounted:
+            await self._direct.count(context, metadata, call.principal, is_allowed=objection is None)
         if objection is not None:
             raise Forbidden(objection)
-        principal = _acting(known, rule, metadata)
-        request_id = metadata.get("x-request-id") or self._ids.new("req", self._clock.now())[0]
-        return calls.Call(principal, request_id, timeout, _Parking(self, credential, on_parked))
+
+    async def _answer(
+        self,
+        method: str,
+        handler: Any,
+        request: Message,
+        call: calls.Call,
+        *,
+        refusal: str | None = None,
+        metadata: Metadata | None = None,
+        context: Any = None,
+    ) -> Message:
+        """Runs a unary method. `refusal`: the code word with which its gateway refuses it. Problem when it failed."""
+        calls.enter(call)
+        try:
+            await self._admit(method, call, metadata or {}, context)
+            if refusal is not None:
+                raise Problem("refused by the gateway", code=refusal)
+            validate(request)
+            response = await handler.unary_unary(request, None)
+        except asyncio.CancelledError:
+            self._recorder.interrupted(method, request)
+            raise
+        except Exception as error:
+            problem = self._problem(method, error)
+            await self._recorder.refused(method, request, problem)
+            raise problem from None
+        await self._recorder.succeeded(method, request, response)
+        return response
 
     def _problem(self, method: str, error: Exception) -> Problem:
         if isinstance(error, Problem):
@@ -148,15 +174,15 @@ class Methods:
                 timeout = calls.DEFAULT_TIMEOUT_SECONDS if remaining is None else max(0.0, remaining)
                 try:
                     async with asyncio.timeout(timeout):
-                        calls.enter(await self._admit(method, _metadata(context), timeout, context=context))
-                        validate(request)
-                        return await handler.unary_unary(request, None)
+                        metadata = metadata_of(context)
+                        call = await self._identify(method, metadata, timeout, peer=_peer(context))
+                        return await self._answer(method, handler, request, call, metadata=metadata, context=context)
                 except TimeoutError:
                     return await self._abort(method, context, calls.too_late())
                 except asyncio.CancelledError:
-                    if not self._has_ended():
+                    if not self._endings.has_ended():
                         raise
-                    return await self._abort(method, context, _NOT_ANY_MORE)
+                    return await self._abort(method, context, NOT_ANY_MORE)
                 except Exception as error:
                     return await self._abort(method, context, error)
 
@@ -172,15 +198,23 @@ class Methods:
             task = asyncio.current_task()
             assert task is not None
             held: Held | None = None
+            # Whether the audit log has it: at its first answer, or when it is refused in place of one.
+            is_recorded = True
             self._streams.add(task)
             try:
-                held = await self._open(method, context)
+                metadata = metadata_of(context)
+                calls.enter(await self._identify(method, metadata, None, peer=_peer(context)))
+                is_recorded = False
+                held = await self._open(method, metadata, context)
                 if one_request:
                     validate(request)
                 else:
                     request = _Requests(context)
                 async with aclosing(behavior(request, context)) as messages:
                     async for message in messages:
+                        if not is_recorded:
+                            is_recorded = True
+                            await self._recorder.succeeded(method, None, message)
                         await context.write(message)
                         # A stream may be idle for long, and there are thousands.
                         del message
@@ -188,56 +222,31 @@ class Methods:
                 # A write to a peer that is gone. If grpc wrote what a generator yields, it would log a traceback.
                 pass
             except asyncio.CancelledError:
-                if self._has_ended():
-                    await self._end_with(method, context, _NOT_ANY_MORE)
+                if self._endings.has_ended():
+                    await self._end_with(method, context, NOT_ANY_MORE)
                 if not self._stopping:
                     raise
                 await self._end_with(method, context, Unavailable("the server is stopping"))
             except Exception as error:
-                await self._abort(method, context, error)
+                problem = self._problem(method, error)
+                if not is_recorded:
+                    await self._recorder.refused(method, None, problem)
+                await self._abort(method, context, problem)
             finally:
                 if held is not None:
-                    self._access.release(held)
+                    self._endings.release(held)
                 self._streams.discard(task)
 
         return stream
 
-    async def _open(self, method: str, context: Any) -> Held | None:
+    async def _open(self, method: str, metadata: Metadata, context: Any) -> Held | None:
         """Admits a stream, which then ends with its credential. A gateway's own lasts as long as the server."""
-        metadata = _metadata(context)
-        call = await self._admit(method, metadata, None, context=context)
-        calls.enter(call)
+        call = calls.current()
+        await self._admit(method, call, metadata, context)
         if context.trailing_metadata():
             # What is left of the limits: the end of the stream may be far.
             await context.send_initial_metadata(context.trailing_metadata())
-        return None if call.principal.is_gateway else await self.hold(_credential(metadata))
-
-    async def hold(self, credential: str) -> Held:
-        """From now on the call that runs ends with its credential. Unauthorized when that has ended."""
-        task = asyncio.current_task()
-        assert task is not None
-        principal = await self._access.authenticate(credential)
-        return self._access.hold(credential, principal, partial(self._end, task))
-
-    def release(self, held: Held) -> None:
-        """Not any more."""
-        self._access.release(held)
-
-    def _end(self, task: asyncio.Task[Any]) -> None:
-        if task not in self._ended:
-            self._ended.add(task)
-            # It may be over before it comes to hear of it.
-            task.add_done_callback(self._ended.discard)
-            task.cancel()
-
-    def _has_ended(self) -> bool:
-        """Whether the call that runs was ended, as opposed to cancelled by its caller. Says so once."""
-        task = asyncio.current_task()
-        if task not in self._ended:
-            return False
-        self._ended.discard(task)
-        task.uncancel()
-        return True
+        return None if call.principal.is_gateway else await self._endings.hold(credential_of(metadata))
 
     async def _end_with(self, method: str, context: Any, problem: Problem) -> None:
         """Says why the stream ends. Cut off is one whose peer takes nothing: this would wait behind the rest."""
@@ -252,25 +261,6 @@ class Methods:
         status = errors.status_of(self._problem(method, error))
         trailing = (*context.trailing_metadata(), (errors.DETAILS_KEY, status.SerializeToString()))
         await context.abort(errors.STATUS_CODES[status.code], status.message, trailing)
-
-
-class _Parking(msgspec.Struct):
-    """A call that waits for something to happen ends with its credential; others are soon over."""
-
-    methods: Methods
-    credential: str
-    told: Callable[[bool], None]
-    held: Held | None = None
-
-    async def __aenter__(self) -> None:
-        # The credential may have ended since the call was admitted, when nobody would have been told.
-        self.held = await self.methods.hold(self.credential)
-        self.told(True)
-
-    async def __aexit__(self, *exception: object) -> None:
-        assert self.held is not None
-        self.methods.release(self.held)
-        self.told(False)
 
 
 class _Requests:
@@ -291,52 +281,7 @@ class _Requests:
         return message
 
 
-def _metadata(context: Any) -> Metadata:
-    given = [(key, value) for key, value in context.invocation_metadata() or () if isinstance(value, str)]
-    if sum(key == _CREDENTIAL_KEY for key, _ in given) > 1:
-        # Which of them counts must not be a matter of luck.
-        given = [pair for pair in given if pair[0] != _CREDENTIAL_KEY]
-    return dict(given)
-
-
-def _credential(metadata: Metadata) -> str:
-    authorization = metadata.get(_CREDENTIAL_KEY, "")
-    if authorization[: len(_SCHEME)].lower() != _SCHEME:
-        raise Unauthorized("a credential is needed: authorization: Bearer <key>")
-    return authorization[len(_SCHEME) :].strip()
-
-
-@dataclass(frozen=True, slots=True)
-class _Rule:
-    """Who may call a method: the kind of credential, and the scope that a user's needs."""
-
-    audience: int
-    scope: str
-    is_uncounted: bool
-
-
-@cache
-def _rule(method: str) -> _Rule:
-    service, name = method.removeprefix("/").split("/")
-    options = descriptor_pool.Default().FindServiceByName(service).methods_by_name[name].GetOptions()
-    said = options.Extensions
-    return _Rule(said[options_pb2.audience], said[options_pb2.scope], said[options_pb2.uncounted])
-
-
-def _objection(principal: Principal, rule: _Rule) -> str | None:
-    """Why the method is not for the principal; None when it is."""
-    if principal.is_gateway:
-        if rule.audience == options_pb2.AUDIENCE_UNSPECIFIED:
-            return "a gateway's own credential is not good for this method"
-    elif rule.audience == options_pb2.AUDIENCE_GATEWAYS:
-        return "this method is for gateways alone"
-    elif not holds(principal.scopes, rule.scope):
-        return lacking(rule.scope)
-    return None
-
-
-def _acting(principal: Principal, rule: _Rule, metadata: Metadata) -> Principal:
-    """The principal in the project that it acts in."""
-    if principal.is_gateway and rule.audience == options_pb2.AUDIENCE_USERS_AND_GATEWAYS:
-        return Principal(principal.credential_id, metadata.get(PROJECT_KEY, ""), is_gateway=True)
-    return principal
+def _peer(context: Any) -> str:
+    """The address at the other end, without its port: grpc writes `ipv4:127.0.0.1:1`, `ipv6:%5B::1%5D:1`, `unix:`."""
+    family, _, rest = context.peer().partition(":")
+    return unquote(rest).rpartition(":")[0].strip("[]") if family in ("ipv4", "ipv6") else ""

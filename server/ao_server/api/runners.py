@@ -75,6 +75,7 @@ class RunnerServicer(runners_pb2_grpc.RunnerServiceServicer):
             raise Invalid.field("protocol_version", f"this server speaks version {PROTOCOL_VERSION}")
         if hello.HasField("agent_id"):
             agent_id = hello.agent_id
+            calls.concerns(agent_id)
             await self._check_agent(principal, agent_id)
         elif hello.type and hello.name:
             if principal.agent_type not in (None, hello.type):
@@ -91,6 +92,7 @@ class RunnerServicer(runners_pb2_grpc.RunnerServiceServicer):
             )
         else:
             raise Invalid.field("agent_id", "an agent_id, or a type and a name, is needed")
+        calls.concerns(agent_id)
         key = InstanceKey(project_id, agent_id, hello.instance_id)
         task_types = [runner_messages.task_type(each) for each in hello.task_types]
         session, attached = await self._fleet.hello(key, task_types, runner_messages.held(hello.held))

@@ -12,12 +12,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
+import structlog
+
 from ao_server.engine.clock import Clock
 from ao_server.engine.secrets import sha256
 from ao_server.errors import Unauthorized, Unavailable
 from ao_server.store import credentials, rows
 from ao_server.store.changes import Change
 from ao_server.store.reader import Reader
+
+log = structlog.get_logger("ao_server.engine.access")
 
 Kept = TypeVar("Kept")
 
@@ -79,6 +83,8 @@ class Access:
         # By the secret's hash: credentials, and secrets of which there is none.
         self._known: OrderedDict[str, Principal] = OrderedDict()
         self._unknown: OrderedDict[str, None] = OrderedDict()
+        # How many were shown that are unknown or ended: the audit log has none of them.
+        self._refused = 0
         self._looks: set[_Look] = set()
         # By the id of the key, or of the client of a token.
         self._held: dict[str, set[Held]] = {}
@@ -95,6 +101,8 @@ class Access:
                 return Principal(GATEWAY, "", is_gateway=True)
             known = None if hashed in self._unknown else await self._look_up(hashed)
         if known is None or (known.expires_at is not None and known.expires_at <= self._clock.now()):
+            self._refused += 1
+            log.debug("credential_refused", refused=self._refused)
             raise Unauthorized(_REFUSED)
         return known
 

@@ -1,16 +1,18 @@
-"""What is kept for a time only: events, idempotency keys, roll-ups, access tokens."""
+"""What is kept for a time only: events, idempotency keys, roll-ups, access tokens, audit records."""
 
 import asyncio
 from typing import Final
 
 import structlog
 
+from ao_server.engine import audit
 from ao_server.engine.clock import Clock
 from ao_server.engine.counters import MICROSECONDS_A_MINUTE
 from ao_server.engine.idempotency import KEPT_MICROSECONDS
 from ao_server.errors import DeadlineExceeded, Unavailable
 from ao_server.store import events, retention, rows
 from ao_server.store.changes import Changes, Deletion, Found, Key, Operation
+from ao_server.store.id_times import first_at
 from ao_server.store.reader import Reader
 from ao_server.store.writer import Writer
 
@@ -27,11 +29,12 @@ ROLLUP_MINUTES: Final = 32 * 24 * 60
 class Pruning:
     """Takes out what is older than its time, in portions with others' writes between, until nothing of it is left."""
 
-    def __init__(self, reader: Reader, clock: Clock, event_retention: float) -> None:
-        """`event_retention` in seconds."""
+    def __init__(self, reader: Reader, clock: Clock, event_retention: float, audit_retention: float) -> None:
+        """Both in seconds."""
         self._reader = reader
         self._clock = clock
         self._event_retention = event_retention
+        self._audit_retention = audit_retention
 
     async def run(self, writer: Writer) -> None:
         """Runs for as long as the server does."""
@@ -54,7 +57,10 @@ class Pruning:
 
     async def _prune_by_age(self, writer: Writer, project_id: str) -> None:
         now = self._clock.now()
+        # An id begins with its time.
+        oldest_record = first_at(audit.PREFIX, now - round(self._audit_retention * 1e6))
         by_age = [
+            Deletion(rows.AuditRecord, project_id, "id", oldest_record, PRUNED_AT_ONCE),
             Deletion(rows.IdempotencyKey, project_id, "created_at", now - KEPT_MICROSECONDS, PRUNED_AT_ONCE),
             Deletion(rows.Rollup, project_id, "minute", now // MICROSECONDS_A_MINUTE - ROLLUP_MINUTES, PRUNED_AT_ONCE),
             Deletion(rows.Credential, project_id, "forgotten_at", now, PRUNED_AT_ONCE),

@@ -40,6 +40,7 @@ _LOCK_ORDER: tuple[type[Any], ...] = (
     rows.Payload,
     rows.Result,
     rows.LogLine,
+    rows.AuditRecord,
     rows.TaskCount,
     rows.Rollup,
     rows.Feed,

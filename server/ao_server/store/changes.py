@@ -51,7 +51,7 @@ class Deletion:
     row: type[Any]
     project_id: str
     column: str
-    until: int
+    until: int | str
     limit: int
 
 

@@ -35,3 +35,10 @@ async def page(reader: Reader, kind: str, project_id: str, *, page: int, limit: 
             connection, rows.Credential, *where, order=_CREDENTIAL.id.desc(), limit=limit, offset=(page - 1) * limit
         )
     return Page(found, total)
+
+
+async def keys_of(reader: Reader, project_id: str) -> list[rows.Credential]:
+    """The API keys of a project that are not revoked."""
+    where = (_CREDENTIAL.project_id == project_id, _CREDENTIAL.kind == "key", _CREDENTIAL.revoked_at.is_(None))
+    async with reader.connect() as connection:
+        return await reader.rows(connection, rows.Credential, *where)

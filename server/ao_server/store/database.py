@@ -62,8 +62,12 @@ class Database:
         elif backend == "postgresql":
             self.path = None
             psycopg_url = parsed.set(drivername="postgresql+psycopg")
-            self.writing = create_engine(psycopg_url, pool_size=1, max_overflow=1, paramstyle="format")
-            self.reading = create_async_engine(psycopg_url, pool_size=READERS, pool_pre_ping=True, max_overflow=0)
+            self.writing = create_engine(
+                psycopg_url, pool_size=1, max_overflow=1, paramstyle="format", hide_parameters=True
+            )
+            self.reading = create_async_engine(
+                psycopg_url, pool_size=READERS, pool_pre_ping=True, max_overflow=0, hide_parameters=True
+            )
             plain_url = parsed.set(drivername="postgresql").render_as_string(hide_password=False)
             self.direct = Connections(lambda: PostgresConnection.open(plain_url), READERS)
         else:
@@ -155,13 +159,16 @@ def _sqlite_engines(path: Path, uri: str) -> tuple[Engine, AsyncEngine]:
         pool_size=1,
         max_overflow=0,
         pool_reset_on_return=None,
+        hide_parameters=True,
     )
 
     @event.listens_for(writing, "begin")
     def take_the_write_lock(connection: Connection) -> None:  # pyright: ignore[reportUnusedFunction] - registered
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
-    reading = create_async_engine(f"sqlite+aiosqlite:///{uri}&uri=true", pool_size=READERS, max_overflow=0)
+    reading = create_async_engine(
+        f"sqlite+aiosqlite:///{uri}&uri=true", pool_size=READERS, max_overflow=0, hide_parameters=True
+    )
     return writing, reading
 
 

@@ -65,6 +65,7 @@ class Event(msgspec.Struct, array_like=True, gc=False):
 if TYPE_CHECKING:
     from ao_server.store.tables import (
         Agent,
+        AuditRecord,
         Credential,
         EventPortion,
         Feed,
@@ -81,6 +82,7 @@ if TYPE_CHECKING:
     )
 else:
     Agent = _row(tables.Agent)
+    AuditRecord = _row(tables.AuditRecord)
     Credential = _row(tables.Credential)
     EventPortion = _row(tables.EventPortion)
     Feed = _row(tables.Feed)
@@ -98,6 +100,7 @@ else:
 __all__ = [
     "TABLES",
     "Agent",
+    "AuditRecord",
     "Credential",
     "Event",
     "EventPortion",

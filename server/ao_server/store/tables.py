@@ -18,6 +18,8 @@ CREDENTIAL_KINDS = ("key", "client", "token")
 CLAIMABLE = "status = 'pending' AND ready_at IS NULL"
 # Pending and running tasks.
 UNFINISHED = "completed_at IS NULL"
+# Calls that did not succeed.
+REFUSED = "outcome <> 'success'"
 
 
 def _one_of(column: str, values: tuple[str, ...]) -> CheckConstraint:
@@ -305,6 +307,29 @@ class TaskCount(SQLModel, table=True):
     tasks: int = Field(default=0, sa_column=_changing(BigInteger))
     # Of completed tasks, start to completion, summed.
     duration: int = Field(default=0, sa_column=_changing(BigInteger))
+
+
+class AuditRecord(SQLModel, table=True):
+    """One call as the audit log has it. A trigger refuses changes; only retention takes records out."""
+
+    __tablename__: ClassVar[Any] = "audit_records"
+    __table_args__: ClassVar[Any] = (
+        Index("audit_records_by_actor", "project_id", "actor_id", "id"),
+        Index("audit_records_by_action", "project_id", "action", "id"),
+        Index("audit_records_by_object", "project_id", "object_id", "id"),
+        # Nearly all records are of successes.
+        _partial("audit_records_refused", "project_id", "outcome", "id", where=REFUSED),
+    )
+
+    project_id: str = Field(sa_column=_key())
+    id: str = Field(sa_column=_key())
+    actor_id: str = Field(sa_column=_fixed(String))
+    actor_name: str = Field(sa_column=_fixed(Text))
+    action: str = Field(sa_column=_fixed(String))
+    object_id: str = Field(sa_column=_fixed(String))
+    outcome: str = Field(sa_column=_fixed(String))
+    address: str = Field(sa_column=_fixed(String))
+    request_id: str = Field(sa_column=_fixed(String))
 
 
 class Rollup(SQLModel, table=True):

@@ -22,6 +22,7 @@ class Place:
 
 
 COMMANDS: Final = {
+    "admin-key": Place("ao_server.command:admin_key", "server", "Make a new admin key, with the server stopped."),
     "dev": Place("agent_orchestration.cli.dev:dev", "server", "Serve REST, WebSocket and gRPC on this machine."),
     "gateway": Place("ao_gateway.command:gateway", "server", "Run the REST and WebSocket gateway alone."),
     "runner": Place("agent_runner.command:runner", "runner", "Run the agents of a file, or a program as an agent."),

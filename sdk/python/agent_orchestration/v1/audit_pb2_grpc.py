@@ -40,6 +40,11 @@ class AuditServiceStub(object):
                 request_serializer=agent__orchestration_dot_v1_dot_audit__pb2.ListAuditRecordsRequest.SerializeToString,
                 response_deserializer=agent__orchestration_dot_v1_dot_audit__pb2.ListAuditRecordsResponse.FromString,
                 _registered_method=True)
+        self.ExportAuditRecords = channel.unary_stream(
+                '/agent_orchestration.v1.AuditService/ExportAuditRecords',
+                request_serializer=agent__orchestration_dot_v1_dot_audit__pb2.ExportAuditRecordsRequest.SerializeToString,
+                response_deserializer=agent__orchestration_dot_v1_dot_audit__pb2.ExportAuditRecordsResponse.FromString,
+                _registered_method=True)
 
 
 class AuditServiceServicer(object):
@@ -47,7 +52,15 @@ class AuditServiceServicer(object):
     """
 
     def ListAuditRecords(self, request, context):
-        """Lists records, newest first. `GET /v1/audit/export` has them as JSON lines.
+        """Lists records, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExportAuditRecords(self, request, context):
+        """Streams all records that match, oldest first, and ends. Over HTTP they come as lines of JSON, a record each
+        (`application/x-ndjson`); an answer that was cut off lacks the end of its transfer encoding, as clients notice.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -60,6 +73,11 @@ def add_AuditServiceServicer_to_server(servicer, server):
                     servicer.ListAuditRecords,
                     request_deserializer=agent__orchestration_dot_v1_dot_audit__pb2.ListAuditRecordsRequest.FromString,
                     response_serializer=agent__orchestration_dot_v1_dot_audit__pb2.ListAuditRecordsResponse.SerializeToString,
+            ),
+            'ExportAuditRecords': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportAuditRecords,
+                    request_deserializer=agent__orchestration_dot_v1_dot_audit__pb2.ExportAuditRecordsRequest.FromString,
+                    response_serializer=agent__orchestration_dot_v1_dot_audit__pb2.ExportAuditRecordsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -90,6 +108,33 @@ class AuditService(object):
             '/agent_orchestration.v1.AuditService/ListAuditRecords',
             agent__orchestration_dot_v1_dot_audit__pb2.ListAuditRecordsRequest.SerializeToString,
             agent__orchestration_dot_v1_dot_audit__pb2.ListAuditRecordsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportAuditRecords(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/agent_orchestration.v1.AuditService/ExportAuditRecords',
+            agent__orchestration_dot_v1_dot_audit__pb2.ExportAuditRecordsRequest.SerializeToString,
+            agent__orchestration_dot_v1_dot_audit__pb2.ExportAuditRecordsResponse.FromString,
             options,
             channel_credentials,
             insecure,

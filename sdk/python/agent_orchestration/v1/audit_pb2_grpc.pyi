@@ -34,7 +34,11 @@ class AuditServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> AuditServiceAsyncStub: ...
     ListAuditRecords: _grpc.UnaryUnaryMultiCallable[_audit_pb2.ListAuditRecordsRequest, _audit_pb2.ListAuditRecordsResponse]
-    """Lists records, newest first. `GET /v1/audit/export` has them as JSON lines."""
+    """Lists records, newest first."""
+    ExportAuditRecords: _grpc.UnaryStreamMultiCallable[_audit_pb2.ExportAuditRecordsRequest, _audit_pb2.ExportAuditRecordsResponse]
+    """Streams all records that match, oldest first, and ends. Over HTTP they come as lines of JSON, a record each
+    (`application/x-ndjson`); an answer that was cut off lacks the end of its transfer encoding, as clients notice.
+    """
 
 @_typing.type_check_only
 class AuditServiceAsyncStub(AuditServiceStub):
@@ -42,7 +46,11 @@ class AuditServiceAsyncStub(AuditServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListAuditRecords: _aio.UnaryUnaryMultiCallable[_audit_pb2.ListAuditRecordsRequest, _audit_pb2.ListAuditRecordsResponse]  # type: ignore[assignment]
-    """Lists records, newest first. `GET /v1/audit/export` has them as JSON lines."""
+    """Lists records, newest first."""
+    ExportAuditRecords: _aio.UnaryStreamMultiCallable[_audit_pb2.ExportAuditRecordsRequest, _audit_pb2.ExportAuditRecordsResponse]  # type: ignore[assignment]
+    """Streams all records that match, oldest first, and ends. Over HTTP they come as lines of JSON, a record each
+    (`application/x-ndjson`); an answer that was cut off lacks the end of its transfer encoding, as clients notice.
+    """
 
 class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
     """Shows a project's audit log. Nothing changes or removes a record before its retention ends."""
@@ -53,6 +61,16 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _audit_pb2.ListAuditRecordsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_audit_pb2.ListAuditRecordsResponse, _abc.Awaitable[_audit_pb2.ListAuditRecordsResponse]]:
-        """Lists records, newest first. `GET /v1/audit/export` has them as JSON lines."""
+        """Lists records, newest first."""
+
+    @_abc_1.abstractmethod
+    def ExportAuditRecords(
+        self,
+        request: _audit_pb2.ExportAuditRecordsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_audit_pb2.ExportAuditRecordsResponse], _abc.AsyncIterator[_audit_pb2.ExportAuditRecordsResponse]]:
+        """Streams all records that match, oldest first, and ends. Over HTTP they come as lines of JSON, a record each
+        (`application/x-ndjson`); an answer that was cut off lacks the end of its transfer encoding, as clients notice.
+        """
 
 def add_AuditServiceServicer_to_server(servicer: AuditServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

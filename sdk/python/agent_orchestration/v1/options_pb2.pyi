@@ -47,6 +47,30 @@ AUDIENCE_USERS_AND_GATEWAYS: Audience.ValueType  # 2
 """Users, and gateways that name the project in the metadata `agent-orchestration-project`."""
 Global___Audience: _TypeAlias = Audience  # noqa: Y015
 
+class _Audit:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AuditEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Audit.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    AUDIT_UNSPECIFIED: _Audit.ValueType  # 0
+    """Absent: all, or none where the method only reads."""
+    AUDIT_ALL: _Audit.ValueType  # 1
+    AUDIT_NONE: _Audit.ValueType  # 2
+    AUDIT_REFUSED: _Audit.ValueType  # 3
+    """Those that were refused; the others too where a setting of the server asks for them, as there are many."""
+
+class Audit(_Audit, metaclass=_AuditEnumTypeWrapper):
+    """Which calls of a method the audit log has."""
+
+AUDIT_UNSPECIFIED: Audit.ValueType  # 0
+"""Absent: all, or none where the method only reads."""
+AUDIT_ALL: Audit.ValueType  # 1
+AUDIT_NONE: Audit.ValueType  # 2
+AUDIT_REFUSED: Audit.ValueType  # 3
+"""Those that were refused; the others too where a setting of the server asks for them, as there are many."""
+Global___Audit: _TypeAlias = Audit  # noqa: Y015
+
 @_typing.final
 class Rules(_message.Message):
     """Limits of one input field. Lengths count characters of text and bytes of `free_json`; of a map with text in it, they
@@ -145,6 +169,7 @@ SUCCESS_STATUS_FIELD_NUMBER: _builtins.int
 AUDIENCE_FIELD_NUMBER: _builtins.int
 SCOPE_FIELD_NUMBER: _builtins.int
 UNCOUNTED_FIELD_NUMBER: _builtins.int
+AUDIT_FIELD_NUMBER: _builtins.int
 HTTP_STATUS_FIELD_NUMBER: _builtins.int
 rules: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, Global___Rules]
 """Limits of an input field, checked in the server before anything else happens."""
@@ -172,5 +197,7 @@ scope: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, 
 """The scope that a user's credential needs for the method, such as `tasks:write`. Every method for users has one."""
 uncounted: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, _builtins.bool]
 """Calls do not count against the rate limits of the credential: what a connection is needed for must not lose it."""
+audit: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, Global___Audit.ValueType]
+"""Which calls the audit log has; absent: every call but those over GET and those for gateways alone."""
 http_status: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.EnumValueOptions, _builtins.int]
 """HTTP status of an answer whose top-level field has this value."""

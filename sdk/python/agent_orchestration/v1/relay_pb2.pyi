@@ -82,7 +82,10 @@ class RelayCall(_message.Message):
     """The serialized request."""
     @_builtins.property
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """The user's metadata: `authorization` and `x-request-id`."""
+        """`authorization` (the user's), `x-request-id`, and of the gateway's own: `agent-orchestration-client`, the address that
+        the user called from, and `agent-orchestration-refusal`, the code word with which the gateway refuses the call
+        itself: the server checks the credential, puts the refusal into the audit log, and does nothing else.
+        """
 
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
