@@ -39,19 +39,6 @@ class Answer:
     whole: str
 
 
-def service_of(name: str) -> str:
-    return METHODS[name].containing_service.name
-
-
-async def is_served(channel: Any, name: str) -> bool:
-    """Whether the server knows the RPC."""
-    try:
-        await channel.unary_unary(f"/{METHODS[name].containing_service.full_name}/{name}")(b"")
-    except grpc.aio.AioRpcError as error:
-        return error.code() is not grpc.StatusCode.UNIMPLEMENTED
-    return True
-
-
 def query_of(binding: Binding, fields: dict[str, Any]) -> tuple[str, bytes, bytes]:
     """Path, query and body of a request."""
     left = dict(fields)

@@ -38,8 +38,6 @@ PLAIN: Final = frozenset(
         *("input_schema", "result", "instance_id", "method", "metadata"),
     }
 )
-# Services of the protos that the server does not serve yet. It must shrink to nothing.
-UNSERVED: Final = frozenset({"OAuthClientService", "AuditService"})
 
 _AGENT: Final = {"agent_id": "<agent>"}
 _TASK: Final = {"task_id": "<task>"}
@@ -96,6 +94,11 @@ CASES: Final[Mapping[str, tuple[Case, ...]]] = {
         Case({"actor_id": "<key>"}, EMPTY),
         Case({"object_id": "<agent>"}, EMPTY),
         Case({"starting_after": "<audit record>"}, f"{BAD}starting_after"),
+    ),
+    "ExportAuditRecords": (
+        Case(),
+        Case({"actor_id": "<key>"}, SILENT),
+        Case({"object_id": "<agent>"}, SILENT),
     ),
     "Connect": (
         Case({"hello": _AGENT | {"instance_id": "i"}}, NOT_FOUND),

@@ -10,8 +10,8 @@ from google.protobuf.descriptor import Descriptor
 
 from agent_orchestration.scopes import ADMIN, SCOPES, lacking
 from agent_orchestration.v1 import options_pb2
-from tests.access.calling import METHODS, ROUTES, Answer, is_served, over_grpc, over_rest, service_of
-from tests.access.cases import BAD, CASES, EMPTY, NOT_FOUND, PLAIN, REPORTED, SILENT, UNSERVED, Case, filled, with_id
+from tests.access.calling import METHODS, ROUTES, Answer, over_grpc, over_rest
+from tests.access.cases import BAD, CASES, EMPTY, NOT_FOUND, PLAIN, REPORTED, SILENT, Case, filled, with_id
 from tests.access.world import World, bearer, credentials
 
 OK: Final = {"OK", "200", "201"}
@@ -29,17 +29,6 @@ def rule(name: str) -> tuple[int, str]:
 
 OF_USERS: Final = [name for name in METHODS if rule(name)[0] != options_pb2.AUDIENCE_GATEWAYS]
 OF_GATEWAYS: Final = [name for name in METHODS if name not in OF_USERS]
-
-
-async def served(world: World, names: list[str]) -> list[str]:
-    """Those that the server serves."""
-    found: list[str] = []
-    for name in names:
-        if await is_served(world.api.channel, name):
-            found.append(name)
-        else:
-            assert service_of(name) in UNSERVED, f"{name} is not served"
-    return found
 
 
 def surfaces(name: str) -> list[str]:
@@ -92,7 +81,7 @@ def test_every_rpc_has_a_rule_and_a_case_with_every_id_that_it_takes() -> None:
 async def test_a_scope_is_good_for_what_names_it_and_for_nothing_else(here: World) -> None:
     made = await credentials(here)
     wrong: list[Any] = []
-    for name in await served(here, OF_USERS):
+    for name in OF_USERS:
         needed = rule(name)[1]
         fields, _ = await filled(CASES[name][0], here.own)
         for scope, credential in made.by_scope.items():
@@ -116,7 +105,7 @@ async def test_a_scope_is_good_for_what_names_it_and_for_nothing_else(here: Worl
 async def test_what_is_no_good_credential_is_refused_everywhere(here: World) -> None:
     made = await credentials(here)
     wrong: list[Any] = []
-    for name in await served(here, list(METHODS)):
+    for name in METHODS:
         fields, _ = await filled(CASES[name][0], here.own)
         for kind, credential in made.bad.items():
             for answer in await everywhere(here, name, fields, credential):
@@ -165,11 +154,11 @@ async def socket_answers(world: World, credential: str, **fields: Any) -> list[s
 
 async def test_users_and_gateways_cannot_take_each_others_place(here: World) -> None:
     wrong: list[Any] = []
-    for name in await served(here, OF_GATEWAYS):
+    for name in OF_GATEWAYS:
         answer = await over_grpc(here.api.channel, name, {}, bearer(here.default.admin))
         if answer.status not in DENIED:
             wrong.append((name, answer))
-    for name in await served(here, OF_USERS):
+    for name in OF_USERS:
         fields, _ = await filled(CASES[name][0], here.own)
         is_shared = rule(name)[0] == options_pb2.AUDIENCE_USERS_AND_GATEWAYS
         metadata = bearer(here.gateway_key)
@@ -187,7 +176,7 @@ async def test_users_and_gateways_cannot_take_each_others_place(here: World) -> 
 async def test_an_id_of_another_project_is_as_good_as_none(both: World) -> None:
     """Byte for byte: not even its existence is told."""
     wrong: list[Any] = []
-    for name in await served(both, OF_USERS):
+    for name in OF_USERS:
         for case in CASES[name]:
             if case.foreign in (None, REPORTED):
                 continue

@@ -66,8 +66,9 @@ def test_an_export_that_cannot_go_on_is_seen_to_be_cut_off(client: httpx2.Client
     # Fifty times what is on its way between the server and a reader that has stopped.
     key = client.post("/keys", json={"name": "N" * 200, "scopes": ["agents:read", "admin"]}).json()["data"]
     own = {"Authorization": f"Bearer {key['key']}"}
+    agent = client.post("/agents", json={"name": "A", "type": "worker"}).json()["data"]["id"]
     for _ in range(1_500):
-        client.post(f"/agents/{MISSING}/pause", headers=own)
+        client.post(f"/agents/{agent}/pause", headers=own)
     with pytest.raises(httpx2.RemoteProtocolError), client.stream("GET", "/audit/export", headers=own) as answer:
         lines = answer.iter_lines()
         next(lines)
