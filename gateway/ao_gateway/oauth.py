@@ -103,8 +103,8 @@ class OAuth:
             raise _refusal(error) from None
 
     def _settle(self, address: str, refusal: OAuthError, request_id: str) -> None:
-        """Says what became of a try: with a bad request the client was a good one, without an answer nobody knows."""
-        if refusal.status == 400:
+        """Says what became of a try: refused for what it asks, the client was a good one; without an answer nobody knows."""
+        if refusal.status in (400, 429):
             self._throttle.succeeded(address)
         elif refusal.status == 401:
             seconds = self._throttle.failed(address)
@@ -144,7 +144,10 @@ class OAuth:
 
 
 def _refusal(error: grpc.aio.AioRpcError) -> OAuthError:
-    status = from_rpc_error(error).status
+    refusal = from_rpc_error(error)
+    status = refusal.status
+    if status == 429:
+        return oauth_errors.too_many_tokens(refusal)
     if status == 401:
         return oauth_errors.invalid_client()
     if status == 400:

@@ -58,6 +58,11 @@ def too_many_failures(seconds: int) -> OAuthError:
     return OAuthError("too_many_requests", description, 429, [_retry_after(seconds)])
 
 
+def too_many_tokens(refusal: Refusal) -> OAuthError:
+    """429: the client has had as many as it may."""
+    return OAuthError("too_many_requests", refusal.message, 429, refusal.headers)
+
+
 def unavailable(description: str) -> OAuthError:
     """503: not now."""
     return OAuthError("temporarily_unavailable", description, 503, [_retry_after(RETRY_AFTER_SECONDS)])

@@ -146,7 +146,8 @@ async def serving(settings: Settings, stop: asyncio.Event) -> AsyncGenerator[Ser
         alerts = Alerts(feed, clock, lambda: database.disk_usage(settings.data_dir), settings.disk_alert)
 
         recorder = Recorder(writer, ids, audits_tasks=settings.audits_tasks)
-        methods = Methods(access, RateLimits(settings.limits), recorder, ids, clock)
+        limits = RateLimits(settings.limits)
+        methods = Methods(access, limits, recorder, ids, clock)
         relay = RelayServicer(methods)
         agents_pb2_grpc.add_AgentServiceServicer_to_server(
             AgentServicer(writer, reader, registry, fleet, clearing, clock, ids), _as_server(methods)
@@ -161,7 +162,7 @@ async def serving(settings: Settings, stop: asyncio.Event) -> AsyncGenerator[Ser
             RunnerServicer(fleet, writer, reader, random.random, settings.lease), _as_server(methods)
         )
         access_pb2_grpc.add_AccessServiceServicer_to_server(
-            AccessServicer(access, writer, reader, clock, ids), _as_server(methods)
+            AccessServicer(access, limits, writer, reader, clock, ids), _as_server(methods)
         )
         keys_pb2_grpc.add_KeyServiceServicer_to_server(KeyServicer(writer, reader, ids), _as_server(methods))
         oauth_pb2_grpc.add_OAuthClientServiceServicer_to_server(

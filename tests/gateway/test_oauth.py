@@ -184,6 +184,17 @@ def test_basic_that_names_no_client_is_401(client: httpx2.Client, value: str) ->
     assert (answer.status_code, error(answer)) == (401, "invalid_client")
 
 
+def test_a_client_fetches_no_more_tokens_than_it_may_make_calls(oauth: OAuthPlane, client: httpx2.Client) -> None:
+    own_id, secret = oauth.create(rate_limits={"per_minute": 2})
+    own = oauth.body | {"client_id": own_id, "client_secret": secret}
+    assert [client.post("/oauth/token", json=own).status_code for _ in range(2)] == [200, 200]
+    refused = client.post("/oauth/token", json=own)
+    assert (refused.status_code, refused.json()["error"]) == (429, "too_many_requests")
+    assert 1 <= int(refused.headers["retry-after"]) <= 60
+    assert client.post("/oauth/token", json=own | {"client_secret": "guessed"}).status_code == 401, "no guess counts"
+    assert oauth.token(client), "nor do others' tokens"
+
+
 def test_other_methods_are_405(client: httpx2.Client) -> None:
     for path, allowed in (
         ("/oauth/token", "POST"),

@@ -4,13 +4,14 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
+from agent_orchestration.rate_limits import RateLimits
 from agent_orchestration.v1 import access_pb2, access_pb2_grpc
 from ao_server.api import calls
 from ao_server.engine import secrets, tokens
 from ao_server.engine.access import Access, Principal
 from ao_server.engine.clock import Clock
 from ao_server.engine.ids import Ids
-from ao_server.errors import Unauthorized, Unavailable
+from ao_server.errors import RateLimited, Unauthorized, Unavailable
 from ao_server.store import credentials, rows
 from ao_server.store.reader import Reader
 from ao_server.store.writer import Writer
@@ -24,8 +25,11 @@ MOST_CHANGES: Final = 10_000
 class AccessServicer(access_pb2_grpc.AccessServiceServicer):
     """Tells gateways whom a credential stands for, and gives out access tokens at their request."""
 
-    def __init__(self, access: Access, writer: Writer, reader: Reader, clock: Clock, ids: Ids) -> None:
+    def __init__(
+        self, access: Access, limits: RateLimits, writer: Writer, reader: Reader, clock: Clock, ids: Ids
+    ) -> None:
         self._access = access
+        self._limits = limits
         self._writer = writer
         self._reader = reader
         self._clock = clock
@@ -66,8 +70,11 @@ class AccessServicer(access_pb2_grpc.AccessServiceServicer):
                 yield access_pb2.WatchCredentialsResponse(credential_ids=ids)
 
     async def IssueToken(self, request: access_pb2.IssueTokenRequest, context: Any) -> access_pb2.IssueTokenResponse:
-        """Gives an access token to an OAuth client."""
+        """Gives an access token to an OAuth client. It may ask as often as it may call with one."""
         client = await self._client(request)
+        decision = await self._limits.take(client.id, client.per_hour, client.per_minute)
+        if decision.is_refused:
+            raise RateLimited(decision.message, retry_after=decision.retry_after)
         token = secrets.new(secrets.TOKEN)
         scopes = [scope for scope in request.scope.split(" ") if scope]
         row = await self._writer.write(tokens.issue(client, request.client_secret, scopes, token, self._ids))
