@@ -103,7 +103,7 @@ class OAuth:
             raise _refusal(error) from None
 
     def _settle(self, address: str, refusal: OAuthError, request_id: str) -> None:
-        """Says what became of a try: the client is good where only what it asks for is refused; with 503 nobody knows."""
+        """Says what became of a try: the client is good where only what it asks for is refused."""
         if refusal.status in (400, 429):
             self._throttle.succeeded(address)
         elif refusal.status == 401:
