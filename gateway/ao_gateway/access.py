@@ -105,7 +105,7 @@ class Access:
             try:
                 await self._watch()
             except (NoCredential, grpc.aio.AioRpcError) as error:
-                log.debug("credentials_not_watched", reason=repr(error))
+                log.debug("credentials_not_watched", exc_info=error)
             except asyncio.CancelledError:
                 task = asyncio.current_task()
                 if task is None or task.cancelling():

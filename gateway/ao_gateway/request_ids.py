@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final
 
-MAX_LENGTH: Final = 128
+from agent_orchestration.request_ids import is_fit
+
 HEADER: Final = b"x-request-id"
 
 _CROCKFORD: Final = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -15,10 +16,10 @@ _RANDOM_BITS: Final = 80
 
 
 def of(headers: Iterable[tuple[bytes, bytes]]) -> str:
-    """The request's id: printable ASCII without spaces, safe to print, log and send on."""
+    """The request's id: printable ASCII without spaces, no credential, safe to print, log and send on."""
     for name, value in headers:
-        if name == HEADER and 0 < len(value) <= MAX_LENGTH and all(33 <= byte <= 126 for byte in value):
-            return value.decode()
+        if name == HEADER and is_fit(given := value.decode("latin-1")):
+            return given
     return fresh()
 
 

@@ -144,7 +144,7 @@ class Rest:
             # The time that a stop leaves for requests is over.
             answer = _refused(unavailable(STOPPING), request_id)
         except Exception:
-            log.exception("request_failed", request_id=request_id, method=scope["method"], path=scope["path"])
+            log.exception("request_failed", request_id=request_id, method=scope["method"])
             answer = _refused(errors.internal(), request_id)
         if answer is not None:
             headers = [

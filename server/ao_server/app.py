@@ -110,7 +110,7 @@ async def serving(settings: Settings, stop: asyncio.Event) -> AsyncGenerator[Ser
         died = asyncio.Event()
 
         def die(error: BaseException) -> None:
-            log.critical("cannot_go_on", error=repr(error))
+            log.critical("cannot_go_on", exc_info=error)
             died.set()
             stop.set()
 

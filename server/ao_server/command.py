@@ -73,7 +73,7 @@ def admin_key(data_dir: str | None, database_url: str | None, revoke_others: boo
     import asyncio
 
     from ao_server import settings
-    from ao_server.errors import CannotStart
+    from ao_server.errors import CannotStart, InUse
 
     logs.configure("warning")
     try:
@@ -81,6 +81,9 @@ def admin_key(data_dir: str | None, database_url: str | None, revoke_others: boo
         from ao_server.recovery import recover
 
         click.echo(f"API key {asyncio.run(recover(chosen, revoke_others=revoke_others))}")
+    except InUse as problem:
+        click.echo(f"error: {problem}: stop it first", err=True)
+        sys.exit(2)
     except (CannotStart, ConnectionError) as problem:
         click.echo(f"error: {problem}", err=True)
         sys.exit(2)

@@ -97,3 +97,7 @@ class DeadlineExceeded(Problem):
 
 class CannotStart(Exception):
     """A reason not to start that only the operator can remove; its text is the one line that is printed."""
+
+
+class InUse(CannotStart):
+    """A running server holds what is needed."""

@@ -6,7 +6,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ao_server.errors import CannotStart
+from ao_server.errors import CannotStart, InUse
 
 
 @contextmanager
@@ -23,5 +23,5 @@ def locked(data_dir: Path) -> Generator[None, None, None]:
         except OSError as error:
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
                 raise
-            raise CannotStart(f"another server uses the data folder {data_dir}") from None
+            raise InUse(f"another server uses the data folder {data_dir}") from None
         yield

@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from agent_orchestration import environment, free_json, rate_limits
+from agent_orchestration import environment, free_json, rate_limits, request_ids
 from agent_orchestration.cli import restarts
 from agent_orchestration.v1 import agents_pb2, keys_pb2, monitoring_pb2, options_pb2, runners_pb2, tasks_pb2
 from agent_runner import held, lease, link, outbox, process
@@ -19,7 +19,6 @@ from ao_gateway import (
     http_protocol,
     in_flight,
     oauth,
-    request_ids,
     server,
     sockets,
     throttle,

@@ -8,7 +8,7 @@ def test_a_lost_admin_key_is_replaced_on_the_machine_with_the_server_stopped(con
     lost = control_plane.api_key
     refused = control_plane.ao("admin-key", "--data-dir", str(control_plane.data_dir))
     assert refused.end(STOP_SECONDS) == 2
-    assert "another server uses the data folder" in refused.errors
+    assert refused.errors == f"error: another server uses the data folder {control_plane.data_dir}: stop it first\n"
     server.stop()
     made = control_plane.ao("admin-key", "--data-dir", str(control_plane.data_dir), "--revoke-others")
     key = made.line("API key ")

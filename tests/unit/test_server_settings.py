@@ -25,6 +25,7 @@ def test_a_key_read_from_a_file_made_elsewhere_is_trimmed(ending: str) -> None:
     [
         ("API_KEY", ""),
         ("API_KEY", "12345"),
+        ("API_KEY", "k" * 4097),
         ("API_KEY", "schlüssel-schlüssel"),
         ("API_KEY", "two words in it"),
         ("GATEWAY_KEY", "\r\n"),

@@ -8,6 +8,8 @@ from agent_orchestration.rate_limits import Limits
 PREFIX: Final = "AGENT_ORCHESTRATION_"
 LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 MIN_KEY_LENGTH: Final = 8
+# Longer ones would fit into no header.
+MAX_KEY_LENGTH: Final = 4_096
 DEFAULT_PER_HOUR: Final = 1000
 DEFAULT_PER_MINUTE: Final = 100
 MAX_LIMIT: Final = 1_000_000_000
@@ -26,12 +28,14 @@ def value(environment: Mapping[str, str], name: str) -> str | None:
 
 
 def secret(environment: Mapping[str, str], name: str) -> str | None:
-    """A key of at least 8 printable ASCII characters, None when the variable is not set. CannotStart for any other."""
+    """A key of 8 to 4,096 printable ASCII characters, None when the variable is not set. CannotStart for any other."""
     given = value(environment, name)
     if given is None:
         return None
     if len(given) < MIN_KEY_LENGTH:
         raise CannotStart(f"{PREFIX}{name} must have at least {MIN_KEY_LENGTH} characters")
+    if len(given) > MAX_KEY_LENGTH:
+        raise CannotStart(f"{PREFIX}{name} must have at most {MAX_KEY_LENGTH} characters")
     if not all("!" <= character <= "~" for character in given):
         raise CannotStart(f"{PREFIX}{name} must be printable ASCII without spaces")
     return given

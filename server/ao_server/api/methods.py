@@ -16,6 +16,7 @@ from google.protobuf.message import Message
 from google.rpc import status_pb2
 
 from agent_orchestration.rate_limits import RateLimits
+from agent_orchestration.request_ids import is_fit
 from agent_orchestration.v1 import options_pb2
 from ao_server.api import admission, calls, errors
 from ao_server.api.admission import CLIENT_KEY, REFUSAL_KEY, Metadata, credential_of, metadata_of
@@ -116,7 +117,8 @@ class Methods:
         credential = credential_of(metadata)
         principal = admission.acting(await self._access.authenticate(credential), method, metadata)
         address = metadata.get(CLIENT_KEY, "") if peer is None or principal.is_gateway else peer
-        request_id = metadata.get("x-request-id") or self._ids.new("req", self._clock.now())[0]
+        given = metadata.get("x-request-id", "")
+        request_id = given if is_fit(given) else self._ids.new("req", self._clock.now())[0]
         return calls.Call(principal, request_id, timeout, Parking(self._endings, credential, on_parked), address)
 
     async def _admit(self, method: str, call: calls.Call, metadata: Metadata, context: Any) -> None:

@@ -20,7 +20,7 @@ from sqlalchemy import Connection, Dialect, Engine, create_engine, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import QueuePool
 
-from ao_server.errors import CannotStart
+from ao_server.errors import InUse
 from ao_server.store.driver import Connections, PostgresConnection, SqliteConnection
 
 READERS = 4
@@ -84,7 +84,7 @@ class Database:
         return self.writing.dialect
 
     def connect_writer(self) -> Connection:
-        """The connection of the one writer. CannotStart when another server holds this database."""
+        """The connection of the one writer. InUse when another server holds this database."""
         connection = self.writing.connect()
         if not self.is_sqlite:
             # PostgreSQL may need a moment to notice that the last holder was killed.
@@ -92,7 +92,7 @@ class Database:
             while not _try_advisory_lock(connection):
                 if time.monotonic() > deadline:
                     connection.close()
-                    raise CannotStart("another server uses this database")
+                    raise InUse("another server uses this database")
                 time.sleep(0.1)
             for setting in _PLANNING:
                 connection.exec_driver_sql(f"SET {setting} = off")

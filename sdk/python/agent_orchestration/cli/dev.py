@@ -48,14 +48,16 @@ def dev(
         common += ["--insecure"]
     if data_dir is not None:
         common += ["--data-dir", data_dir]
-    server = ["--database-url", database_url] if database_url is not None else []
+    if database_url is not None:
+        # Whoever is on the machine sees the arguments of its processes: a password must not be one of a half.
+        os.environ[f"{PREFIX}DATABASE_URL"] = database_url
     # For runners that share the environment; between the halves there is nothing to verify.
     os.environ.pop(f"{PREFIX}TLS_CA", None)
     try:
         files = tls.serving(os.environ, certificate=tls_cert, key=tls_key, client_ca=tls_client_ca)
         check_host(host, insecure=insecure or files is not None)
         folder = Path(data_dir or value(os.environ, "DATA_DIR") or ".ao").absolute()
-        stack = Stack(Options(host, port, grpc_port, common + _tls(files), server, folder if files else None))
+        stack = Stack(Options(host, port, grpc_port, common + _tls(files), folder if files else None))
     except (CannotStart, PortTaken) as problem:
         _fail(str(problem))
     sys.exit(asyncio.run(stack.run()))

@@ -29,9 +29,8 @@ class Options:
     host: str
     port: int
     grpc_port: int
-    # For both halves, and for the server alone.
+    # For both halves.
     common: Sequence[str]
-    server: Sequence[str]
     # With TLS: where the halves may have a socket of their own.
     socket_folder: Path | None
 
@@ -46,7 +45,7 @@ class Stack:
         self._grpc = Reservation(grpc_addresses(options.host), options.grpc_port)
         read_end, self._write_end = os.pipe()
         common = ["--host", options.host, *options.common]
-        server = ["--grpc-port", str(self._grpc.port), *common, *options.server]
+        server = ["--grpc-port", str(self._grpc.port), *common]
         target = _reachable(options.host, self._grpc.port)
         self._inner = InnerSocket(options.socket_folder) if options.socket_folder is not None else None
         if self._inner is not None:
