@@ -1,5 +1,6 @@
 """What clients say over the WebSocket, and what they are answered."""
 
+import re
 from typing import Any, Final
 
 import msgspec
@@ -41,6 +42,7 @@ class Ping(msgspec.Struct, tag="ping", forbid_unknown_fields=True):
 
 Message = Auth | Subscribe | Unsubscribe | Ping
 
+_QUOTED: Final = re.compile(r"Invalid (?:enum )?value '.*'(?= - at |$)", re.DOTALL)
 _decoder: Final[msgspec.json.Decoder[Message]] = msgspec.json.Decoder(Message)
 
 
@@ -49,7 +51,8 @@ def read(text: str) -> Message:
     try:
         return _decoder.decode(text)
     except msgspec.ValidationError as error:
-        raise malformed(str(error)) from None
+        # What it quotes may be a token in a wrong place.
+        raise malformed(_QUOTED.sub("Invalid value", str(error))) from None
     except (msgspec.DecodeError, RecursionError):
         raise malformed("A frame must be one JSON object with a type") from None
 

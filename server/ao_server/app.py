@@ -240,7 +240,11 @@ def open_writer(database: Database) -> Connection:
         schema.prepare(connection, database.path)
     except DatabaseError as error:
         place = database.path or "the database"
-        problem = CannotStart(f"{place} cannot be opened: {str(error.orig).splitlines()[0]}")
+        reason = str(error.orig).splitlines()[0]
+        if not (database.is_sqlite or is_away(error) or getattr(error.orig, "sqlstate", None)):
+            # The driver's own objection quotes parts of the URL, in which a password may stand unquoted.
+            reason = "its URL has parameters that are not known"
+        problem = CannotStart(f"{place} cannot be opened: {reason}")
         if database.is_sqlite or not is_away(error):
             raise problem from None
         # PostgreSQL may be back in a moment: not a reason that only the operator can remove.

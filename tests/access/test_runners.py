@@ -77,7 +77,7 @@ async def test_a_key_of_a_type_is_all_agents_of_it_and_no_other(both: World) -> 
     assert await refusal(both, key, agent_id=stranger) == denied
     assert await refusal(both, key, type="another", name="one") == denied
     # As an agent that does not exist.
-    expected = ("NOT_FOUND", "there is no agent X")
+    expected = ("NOT_FOUND", "there is no such agent")
     for missing in (theirs, "agent_none"):
         code, details = await refusal(both, key, agent_id=missing)
         assert (code, details.replace(missing, "X")) == expected

@@ -108,7 +108,7 @@ class RunnerServicer(runners_pb2_grpc.RunnerServiceServicer):
             return
         agent = await agents.get(self._reader, principal.project_id, agent_id)
         if agent is None:
-            raise NotFound(f"there is no agent {agent_id}")
+            raise NotFound("there is no such agent")
         if agent.type != principal.agent_type:
             raise Forbidden(NOT_ITS_AGENT)
 

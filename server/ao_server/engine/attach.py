@@ -54,7 +54,7 @@ def attach(key: InstanceKey, held: Mapping[str, int], selections: TaskSelections
     def decide(found: Found, now: int) -> Changes[Attached]:
         agent = found.get(rows.Agent, key.project_id, key.agent_id)
         if agent is None or agent.deleted_at is not None:
-            raise NotFound(f"there is no agent {key.agent_id}")
+            raise NotFound("there is no such agent")
         kept: dict[str, int] = {}
         to_stop: list[Attempt] = []
         changes = presence.connected(agent, now)

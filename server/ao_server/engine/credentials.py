@@ -63,7 +63,7 @@ def create(new: NewCredential, secret: str, ids: Ids) -> Operation[rows.Credenti
         if new.agent_id is not None:
             agent = found.get(rows.Agent, new.project_id, new.agent_id)
             if agent is None or agent.deleted_at is not None:
-                raise Invalid.field("agent_id", f"there is no agent {new.agent_id}")
+                raise Invalid.field("agent_id", "there is no such agent")
         if new.expires_at is not None and new.expires_at <= now:
             raise Invalid.field("expires_at", "must lie ahead")
         row = record(new, secret, ids, now)

@@ -154,7 +154,7 @@ def _task(new: NewTask, found: Found, ids: Ids, now: int, retry_of: str | None =
     if new.agent_id is not None:
         agent = found.get(rows.Agent, new.project_id, new.agent_id)
         if agent is None or agent.deleted_at is not None:
-            raise Invalid.field(f"{new.path}agent_id", f"there is no agent {new.agent_id}")
+            raise Invalid.field(f"{new.path}agent_id", "there is no such agent")
         agent_id, agent_type, queue = agent.id, agent.type, agent.id
     else:
         assert new.agent_type is not None

@@ -47,7 +47,7 @@ async def page(
         total = (await connection.execute(select(func.count()).select_from(tables.Agent).where(*where))).scalar_one()
         if starting_after is not None:
             if not await reader.rows(connection, rows.Agent, *_there(project_id), _AGENT.id == starting_after):
-                raise Invalid.field("starting_after", f"there is no agent {starting_after}")
+                raise Invalid.field("starting_after", "there is no such agent")
             where.append(_AGENT.id < starting_after)
         found = await reader.rows(
             connection, rows.Agent, *where, order=_AGENT.id.desc(), limit=limit, offset=(page - 1) * limit
