@@ -65,9 +65,9 @@ def postgres_url() -> Generator[str, None, None]:
 @pytest.fixture
 def redis_url() -> str:
     """The URL of a Redis that others use too: keys need names of the test's own."""
-    with Redis.from_url(REDIS_URL, socket_connect_timeout=3, socket_timeout=3) as client:
+    with Redis.from_url(REDIS_URL, socket_connect_timeout=3, socket_timeout=3) as client:  # pyright: ignore[reportUnknownMemberType]
         try:
-            client.ping()
+            client.ping()  # pyright: ignore[reportUnknownMemberType]
         except RedisError as error:
             skip_or_fail(f"Redis is not reachable at TEST_REDIS_URL: {error}")
     return REDIS_URL

@@ -86,7 +86,9 @@ class SharedWindows:
         now: Callable[[], int] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`deadline` in seconds. `now`: microseconds since 1970, in place of the clock of Redis. `monotonic`: seconds, for the pauses."""
+        """`deadline` in seconds. `now`: microseconds since 1970, in place of the clock of Redis. `monotonic`: seconds,
+        for the pauses.
+        """
         self._prefix = prefix
         self._deadline = deadline
         self._now = now
