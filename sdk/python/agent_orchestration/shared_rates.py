@@ -16,7 +16,7 @@ from agent_orchestration.rate_limits import Decision
 log = structlog.get_logger("agent_orchestration.rates")
 
 PREFIX: Final = "ao:rate:"
-# The longest that a call waits for Redis. After a failure Redis is left alone for the pause, then asked by one call.
+# The longest that Redis may take for a call. After a failure Redis is left alone for the pause, then asked by one call.
 DEADLINE_SECONDS: Final = 0.1
 PAUSE_SECONDS: Final = 1.0
 MAX_CONNECTIONS: Final = 16
@@ -95,6 +95,8 @@ class SharedWindows:
         self._monotonic = monotonic
         self._is_away = False
         self._ask_again_at = 0.0
+        # Waiting here is our own load: it says nothing of Redis, and so is no part of the deadline.
+        self._free = asyncio.Semaphore(MAX_CONNECTIONS)
         pool = BlockingConnectionPool.from_url(  # pyright: ignore[reportUnknownMemberType] - its options have no types
             url,
             max_connections=MAX_CONNECTIONS,
@@ -109,8 +111,17 @@ class SharedWindows:
     async def decide(self, key: str, per_hour: int, per_minute: int, *, is_call: bool) -> Decision | None:
         """Counts a call, if both windows have room for one, or tells what is left, which is no refusal.
 
-        None while Redis is away, within the deadline.
+        None while Redis is away: for calls that had to learn it, after the deadline.
         """
+        async with self._free:
+            return await self._ask(key, per_hour, per_minute, is_call)
+
+    async def close(self) -> None:
+        """Ends the connections."""
+        await self._redis.aclose()
+        await self._redis.connection_pool.disconnect()
+
+    async def _ask(self, key: str, per_hour: int, per_minute: int, is_call: bool) -> Decision | None:
         if self._is_away:
             if self._monotonic() < self._ask_again_at:
                 return None
@@ -132,11 +143,6 @@ class SharedWindows:
         if hour_wait or minute_wait:
             decision.refuse(hour_wait * 1000, minute_wait * 1000, per_minute)
         return decision
-
-    async def close(self) -> None:
-        """Ends the connections."""
-        await self._redis.aclose()
-        await self._redis.connection_pool.disconnect()
 
     def _failed(self, error: Exception) -> None:
         self._ask_again_at = self._monotonic() + PAUSE_SECONDS
