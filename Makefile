@@ -50,7 +50,7 @@ contract-baseline: $(VENV)/dev.stamp  ## make today's protos the contract that l
 
 lock: $(VENV)/dev.stamp  ## the requirement files, from pyproject.toml; LOCK_ARGS=--upgrade for the newest
 	@$(LOCK) requirements/bootstrap.in -o requirements/bootstrap.txt
-	@$(LOCK) pyproject.toml --extra server --group dev -o requirements/dev.txt
+	@$(LOCK) pyproject.toml --extra server --extra redis --group dev -o requirements/dev.txt
 	@$(LOCK) pyproject.toml --extra server --group build -o requirements/runtime.txt -c requirements/dev.txt
 	@$(LOCK) benchmarks/peers/requirements.in -o benchmarks/peers/requirements.txt
 

@@ -12,6 +12,8 @@ from typing import NoReturn
 import psycopg
 import pytest
 from psycopg import sql
+from redis import Redis
+from redis.exceptions import RedisError
 
 from ao_server.store import sqlite_library
 
@@ -19,6 +21,7 @@ from ao_server.store import sqlite_library
 sqlite_library.install()
 
 POSTGRES_URL = os.environ.get("TEST_POSTGRES_URL", "postgresql://postgres@127.0.0.1:5432/postgres")
+REDIS_URL = os.environ.get("TEST_REDIS_URL", "redis://127.0.0.1:6379/0")
 REQUIRED = os.environ.get("AGENT_ORCHESTRATION_REQUIRE_SERVICES") == "1"
 
 
@@ -57,6 +60,17 @@ def postgres_url() -> Generator[str, None, None]:
     """The URL of an empty PostgreSQL database of the test's own."""
     with postgres_database() as url:
         yield url
+
+
+@pytest.fixture
+def redis_url() -> str:
+    """The URL of a Redis that others use too: keys need names of the test's own."""
+    with Redis.from_url(REDIS_URL, socket_connect_timeout=3, socket_timeout=3) as client:  # pyright: ignore[reportUnknownMemberType]
+        try:
+            client.ping()  # pyright: ignore[reportUnknownMemberType]
+        except RedisError as error:
+            skip_or_fail(f"Redis is not reachable at TEST_REDIS_URL: {error}")
+    return REDIS_URL
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

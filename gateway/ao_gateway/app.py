@@ -131,4 +131,5 @@ class Gateway:
             await asyncio.gather(*tasks, return_exceptions=True)
             await self._feeds.close()
             self._unary.close()
+            await self._limits.close()
             await self._upstream.close()

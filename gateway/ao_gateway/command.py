@@ -60,7 +60,7 @@ def gateway(
 
     import uvloop
 
-    from agent_orchestration.rate_limits import RateLimits
+    from agent_orchestration.rate_limits import in_memory_or_shared
     from ao_gateway.app import Gateway
     from ao_gateway.server import serve
     from ao_gateway.upstream import key_reader
@@ -74,7 +74,7 @@ def gateway(
         gateway = Gateway(
             chosen.server,
             key_reader(chosen.key, chosen.data_dir),
-            RateLimits(chosen.limits),
+            in_memory_or_shared(chosen.limits, chosen.redis_url),
             origins=chosen.origins,
             trusted_proxies=chosen.trusted_proxies,
             public_url=chosen.public_url,

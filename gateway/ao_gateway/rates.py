@@ -10,9 +10,9 @@ async def counted(limits: RateLimits, principal: Principal) -> Decision:
     return await limits.take(principal.credential_id, principal.per_hour, principal.per_minute)
 
 
-def left(limits: RateLimits, principal: Principal) -> Decision:
+async def left(limits: RateLimits, principal: Principal) -> Decision:
     """What is left, for an answer to a call that is not counted."""
-    return limits.look(principal.credential_id, principal.per_hour, principal.per_minute)
+    return await limits.look(principal.credential_id, principal.per_hour, principal.per_minute)
 
 
 def headers(decision: Decision) -> Headers:

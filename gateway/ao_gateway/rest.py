@@ -177,7 +177,7 @@ class Rest:
             principal = await self._access.authenticate(credential)
             request.credential = credential
             if not holds(principal.scopes, endpoint.scope):
-                request.limit_headers = rates.headers(rates.left(self._limits, principal))
+                request.limit_headers = rates.headers(await rates.left(self._limits, principal))
                 refusal = errors.forbidden(lacking(endpoint.scope))
                 if endpoint.refused is not None:
                     await endpoint.refused(request, refusal)

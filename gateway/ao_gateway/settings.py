@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from agent_orchestration import tls
-from agent_orchestration.environment import PREFIX, CannotStart, check_host, rate_limits, secret, value
+from agent_orchestration.environment import PREFIX, CannotStart, check_host, rate_limits, redis_url, secret, value
 from agent_orchestration.rate_limits import Limits
 from ao_gateway import addresses, cors
 
@@ -29,6 +29,8 @@ class Settings:
     data_dir: Path
     key: str | None
     limits: Limits
+    # Where they are counted, None for in memory.
+    redis_url: str | None
     # Origins whose pages may read answers; see `Cors`.
     origins: Sequence[str]
     trusted_proxies: Sequence[addresses.Network]
@@ -63,6 +65,7 @@ def read(
         data_dir=Path(data_dir or value(environment, "DATA_DIR") or ".ao").absolute(),
         key=secret(environment, "GATEWAY_KEY"),
         limits=rate_limits(environment),
+        redis_url=redis_url(environment),
         origins=_origins(environment),
         trusted_proxies=_trusted_proxies(environment),
         public_url=_public_url(environment),

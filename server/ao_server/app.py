@@ -12,7 +12,7 @@ import structlog
 from sqlalchemy import Connection
 from sqlalchemy.exc import ArgumentError, DatabaseError
 
-from agent_orchestration.rate_limits import RateLimits
+from agent_orchestration.rate_limits import in_memory_or_shared
 from agent_orchestration.v1 import (
     access_pb2_grpc,
     agents_pb2_grpc,
@@ -146,7 +146,8 @@ async def serving(settings: Settings, stop: asyncio.Event) -> AsyncGenerator[Ser
         alerts = Alerts(feed, clock, lambda: database.disk_usage(settings.data_dir), settings.disk_alert)
 
         recorder = Recorder(writer, ids, audits_tasks=settings.audits_tasks)
-        limits = RateLimits(settings.limits)
+        limits = in_memory_or_shared(settings.limits, settings.redis_url)
+        stack.push_async_callback(limits.close)
         methods = Methods(access, limits, recorder, ids, clock)
         relay = RelayServicer(methods)
         agents_pb2_grpc.add_AgentServiceServicer_to_server(

@@ -8,7 +8,7 @@ from typing import Final
 
 from agent_orchestration import environment as environment_rules
 from agent_orchestration import tls
-from agent_orchestration.environment import PREFIX, check_host, rate_limits, secret, value
+from agent_orchestration.environment import PREFIX, check_host, rate_limits, redis_url, secret, value
 from agent_orchestration.rate_limits import Limits
 from ao_server.errors import CannotStart
 
@@ -33,6 +33,8 @@ class Settings:
     event_retention: float
     disk_alert: float
     limits: Limits
+    # Where they are counted, None for in memory.
+    redis_url: str | None
     tls: tls.Serving | None
     # For a gateway of the same user on this machine, without TLS.
     inner_socket: Path | None
@@ -73,6 +75,7 @@ def read(
             event_retention=3600.0 * _number(environment, "EVENT_RETENTION_HOURS", 168.0, 0.001, MAX_RETENTION_HOURS),
             disk_alert=_number(environment, "DISK_ALERT_PERCENT", 90.0, 0.0, 100.0),
             limits=rate_limits(environment),
+            redis_url=redis_url(environment),
             tls=serving,
             inner_socket=Path(inner_socket).absolute() if inner_socket is not None else None,
             audit_retention=86_400.0 * _number(environment, "AUDIT_RETENTION_DAYS", 365.0, 1.0, MAX_AUDIT_DAYS),

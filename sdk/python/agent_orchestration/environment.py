@@ -1,7 +1,10 @@
 """How the halves of the control plane are told things from outside, and what they refuse before they start."""
 
+import re
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Final
+from urllib.parse import urlsplit
 
 from agent_orchestration.rate_limits import Limits
 
@@ -47,6 +50,39 @@ def rate_limits(environment: Mapping[str, str]) -> Limits:
         _whole_number(environment, "RATE_LIMIT_PER_HOUR", DEFAULT_PER_HOUR),
         _whole_number(environment, "RATE_LIMIT_PER_MINUTE", DEFAULT_PER_MINUTE),
     )
+
+
+def redis_url(environment: Mapping[str, str]) -> str | None:
+    """Where rate limits are counted, None for in memory. CannotStart, which never shows the URL, for a bad one and when
+    the extra is not installed.
+    """
+    given = value(environment, "REDIS_URL")
+    if given is None:
+        return None
+    if not _is_redis_url(given):
+        raise CannotStart(
+            f"{PREFIX}REDIS_URL must be redis://HOST:PORT/DATABASE, rediss://HOST:PORT/DATABASE or "
+            "unix:///PATH?db=DATABASE, with USER:PASSWORD@ before the host or path if needed, percent-encoded"
+        )
+    if find_spec("redis") is None:
+        raise CannotStart(f"{PREFIX}REDIS_URL needs the extra: pip install 'agent-orchestration[redis]'")
+    return given
+
+
+def _is_redis_url(given: str) -> bool:
+    try:
+        parts = urlsplit(given)
+        # Read for its check alone: no number, or beyond 65535.
+        _ = parts.port
+    except ValueError:
+        return False
+    # The library takes any of its options from a query, ours among them.
+    if parts.fragment or not given.isascii():
+        return False
+    if parts.scheme == "unix":
+        return bool(parts.path.strip("/")) and re.fullmatch(r"(db=\d{1,5})?", parts.query) is not None
+    is_database = re.fullmatch(r"/?|/\d{1,5}", parts.path) is not None
+    return parts.scheme in ("redis", "rediss") and bool(parts.hostname) and is_database and not parts.query
 
 
 def _whole_number(environment: Mapping[str, str], name: str, default: int) -> int:

@@ -5,7 +5,10 @@ from array import array
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from agent_orchestration.shared_rates import SharedWindows
 
 HOUR_SECONDS: Final = 3600
 # The least recently used credential beyond it begins anew.
@@ -50,6 +53,11 @@ class Decision:
         """What the refused caller is told."""
         limit = f"{self.window_limit} requests per {self.window}"
         return f"The limit of {limit} is used up: try again in {self.retry_after} s"
+
+    def refuse(self, hour: int, minute: int, per_minute: int) -> None:
+        """Names the window that stays full for longer: for how many nanoseconds, 0 when it is not full."""
+        self.window, self.window_limit = ("hour", self.limit) if hour >= minute else ("minute", per_minute)
+        self.retry_after = -(-max(hour, minute) // _SECOND)
 
 
 class Windows:
@@ -98,25 +106,54 @@ class Windows:
 class RateLimits:
     """The limits in force: those of a credential's own before those for all."""
 
-    def __init__(self, limits: Limits, windows: Windows | None = None) -> None:
+    def __init__(self, limits: Limits, windows: Windows | None = None, shared: "SharedWindows | None" = None) -> None:
+        """With `shared`, which it owns, `windows` decide only while that is away."""
         self._limits = limits
         self._windows = windows or Windows()
+        self._shared = shared
 
     async def take(self, credential_id: str, per_hour: int | None, per_minute: int | None) -> Decision:
         """Counts a call of the credential, if there is room for one."""
-        return self._windows.take(
-            credential_id,
+        limits = self._in_force(per_hour, per_minute)
+        if self._shared is not None and any(limits):
+            decision = await self._shared.decide(credential_id, *limits, is_call=True)
+            if decision is not None:
+                if not decision.is_refused:
+                    # So that it is known here when Redis goes away.
+                    self._windows.take(credential_id, *limits)
+                return decision
+        return self._windows.take(credential_id, *limits)
+
+    async def look(self, credential_id: str, per_hour: int | None, per_minute: int | None) -> Decision:
+        """What is left, for an answer to a call that is not counted."""
+        limits = self._in_force(per_hour, per_minute)
+        # Only what is left of the hour is told.
+        if self._shared is not None and limits.per_hour:
+            decision = await self._shared.decide(credential_id, *limits, is_call=False)
+            if decision is not None:
+                return decision
+        return self._windows.look(credential_id, *limits)
+
+    async def close(self) -> None:
+        """Ends the connections to Redis, if there are any."""
+        if self._shared is not None:
+            await self._shared.close()
+
+    def _in_force(self, per_hour: int | None, per_minute: int | None) -> Limits:
+        return Limits(
             self._limits.per_hour if per_hour is None else per_hour,
             self._limits.per_minute if per_minute is None else per_minute,
         )
 
-    def look(self, credential_id: str, per_hour: int | None, per_minute: int | None) -> Decision:
-        """What is left, for an answer to a call that is not counted."""
-        return self._windows.look(
-            credential_id,
-            self._limits.per_hour if per_hour is None else per_hour,
-            self._limits.per_minute if per_minute is None else per_minute,
-        )
+
+def in_memory_or_shared(limits: Limits, redis_url: str | None) -> RateLimits:
+    """Limits counted in memory, or in Redis when there is a URL."""
+    if redis_url is None:
+        return RateLimits(limits)
+    # What it imports comes with an extra.
+    from agent_orchestration.shared_rates import SharedWindows
+
+    return RateLimits(limits, shared=SharedWindows(redis_url))
 
 
 class _Counts:
@@ -163,8 +200,7 @@ class _Counts:
 
 
 def _refuse(decision: Decision, counts: _Counts, now: int, monotonic: int, per_minute: int) -> None:
-    """Names the window that stays full for longer; `per_minute` is 0 when the minute is not full."""
+    """Refuses the call; `per_minute` is 0 when the minute is not full."""
     minute = counts.room_at(per_minute) - monotonic if per_minute else 0
     hour = decision.reset * _SECOND - now if 0 < decision.limit <= counts.in_hour else 0
-    decision.window, decision.window_limit = ("hour", decision.limit) if hour >= minute else ("minute", per_minute)
-    decision.retry_after = -(-max(hour, minute) // _SECOND)
+    decision.refuse(hour, minute, per_minute)

@@ -23,7 +23,7 @@ class DirectCalls:
         if principal.is_gateway or self._access.is_gateway(metadata.get(GATEWAY_KEY, "")):
             return
         asked = principal.credential_id, principal.per_hour, principal.per_minute
-        decision = await self._limits.take(*asked) if is_allowed else self._limits.look(*asked)
+        decision = await (self._limits.take(*asked) if is_allowed else self._limits.look(*asked))
         context.set_trailing_metadata(_metadata(decision))
         if decision.is_refused:
             raise RateLimited(decision.message, retry_after=decision.retry_after)
