@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 HOUR_SECONDS: Final = 3600
 # The least recently used credential beyond it begins anew.
 MAX_CREDENTIALS: Final = 10_000
-# The minute is counted in parts of a tenth of a second: a call counts for 60.0 to 60.1 s.
+# The minute is counted in parts of a tenth of a second: a call counts for 59.9 to 60 s, so that nobody waits for longer
+# than a minute.
 _SECOND: Final = 1_000_000_000
 _BUCKET: Final = _SECOND // 10
 _HOUR: Final = HOUR_SECONDS * _SECOND
-_SPAN: Final = 60 * _SECOND // _BUCKET
-_SLOTS: Final = _SPAN + 1
+_SLOTS: Final = 60 * _SECOND // _BUCKET
 
 
 class Limits(NamedTuple):
@@ -173,7 +173,7 @@ class _Counts:
         """Forgets what lies behind."""
         if hour != self.hour:
             self.hour, self.in_hour = hour, 0
-        first = bucket - _SPAN
+        first = bucket - _SLOTS + 1
         while self._oldest < first and self.in_minute:
             slot = self._oldest % _SLOTS
             self.in_minute -= self._buckets[slot]

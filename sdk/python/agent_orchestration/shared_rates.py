@@ -22,7 +22,7 @@ PAUSE_SECONDS: Final = 1.0
 MAX_CONNECTIONS: Final = 16
 
 # One hash per credential: `h` + hour of the clock -> its calls, second -> its calls. The minute is counted in whole
-# seconds: a call counts for 60 to 61 s. Times in microseconds; without one given the clock is that of Redis, so that
+# seconds: a call counts for 59 to 60 s. Times in microseconds; without one given the clock is that of Redis, so that
 # those who share need not agree on theirs. Returns the calls in the hour, the seconds since 1970 at its end, and for
 # how long hour and minute stay full, 0 if they are not.
 _SCRIPT: Final = """
@@ -42,7 +42,7 @@ for i = 1, #fields, 2 do
   local bucket = tonumber(name)
   if name == 'h' .. hour then
     in_hour = count
-  elseif bucket and second - 60 <= bucket and bucket <= second then
+  elseif bucket and second - 60 < bucket and bucket <= second then
     in_minute = in_minute + count
     buckets[#buckets + 1] = {bucket, count}
   else
@@ -58,7 +58,7 @@ if is_call then
     for _, bucket in ipairs(buckets) do
       left = left - bucket[2]
       if left < per_minute then
-        minute_wait = (bucket[1] + 61) * 1000000 - now
+        minute_wait = (bucket[1] + 60) * 1000000 - now
         break
       end
     end
@@ -67,7 +67,7 @@ if is_call then
     if #old > 0 then redis.call('HDEL', KEYS[1], unpack(old)) end
     in_hour = redis.call('HINCRBY', KEYS[1], 'h' .. hour, 1)
     redis.call('HINCRBY', KEYS[1], string.format('%d', second), 1)
-    redis.call('EXPIRE', KEYS[1], math.max(hour_ends - second, 61))
+    redis.call('EXPIRE', KEYS[1], math.max(hour_ends - second, 60))
   end
 end
 return {in_hour, hour_ends, hour_wait, minute_wait}
