@@ -103,7 +103,9 @@ def test_no_minute_holds_more_calls_than_its_limit_however_they_come() -> None:
         if not windows.take("key", 0, 100).is_refused:
             passed.append(clock.passed)
     assert len(passed) >= 400
-    assert all(later - earlier > 60 * SECOND - 100 * MILLISECOND for earlier, later in zip(passed, passed[100:], strict=False))
+    assert all(
+        later - earlier > 60 * SECOND - 100 * MILLISECOND for earlier, later in zip(passed, passed[100:], strict=False)
+    )
 
 
 def test_the_window_that_stays_full_for_longer_is_named() -> None:
