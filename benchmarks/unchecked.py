@@ -11,7 +11,8 @@ from ao_gateway import errors
 from ao_gateway.command import gateway
 from ao_gateway.rest import Answer, Request, Rest
 from ao_server.api import calls
-from ao_server.api.methods import Metadata, Methods
+from ao_server.api.admission import Metadata
+from ao_server.api.methods import Methods
 from ao_server.command import server
 from ao_server.engine import projects
 from ao_server.engine.access import Principal
@@ -31,24 +32,27 @@ async def _answer(self: Any, request: Request) -> Answer | None:
     return await endpoint.serve(request)
 
 
-_admit: Final[Any] = getattr(Methods, "_admit")  # noqa: B009 - it is nobody else's business
+_identify: Final[Any] = getattr(Methods, "_identify")  # noqa: B009 - it is nobody else's business
+_admit: Final[Any] = getattr(Methods, "_admit")  # noqa: B009
 
 
-async def _admit_anyone(
-    self: Any,
-    method: str,
-    metadata: Metadata,
-    timeout: float | None,
-    *parking: Any,
-    context: Any = None,
+async def _identify_anyone(
+    self: Any, method: str, metadata: Metadata, timeout: float | None, *parking: Any, peer: str | None = None
 ) -> calls.Call:
-    """In the place of `Methods._admit`. A gateway's own calls come with a context. Nothing waits here."""
-    if context is not None:
-        return await _admit(self, method, metadata, timeout, *parking, context=context)
+    """In the place of `Methods._identify`. A gateway's own calls come from a peer. Nothing waits here."""
+    if peer is not None:
+        return await _identify(self, method, metadata, timeout, *parking, peer=peer)
     return calls.Call(ANYONE, metadata["x-request-id"], timeout)
+
+
+async def _admit_anyone(self: Any, method: str, call: calls.Call, metadata: Metadata, context: Any) -> None:
+    """In the place of `Methods._admit`."""
+    if context is not None:
+        await _admit(self, method, call, metadata, context)
 
 
 if __name__ == "__main__":
     setattr(Rest, "_answer", _answer)  # noqa: B010
+    setattr(Methods, "_identify", _identify_anyone)  # noqa: B010
     setattr(Methods, "_admit", _admit_anyone)  # noqa: B010
     {"server": server, "gateway": gateway}[sys.argv.pop(1)]()
