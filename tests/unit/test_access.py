@@ -153,7 +153,7 @@ async def test_what_is_open_ends_with_the_secret_that_it_was_opened_with(fields:
     store = Store(before)
     access = access_over(store)
     ended = asyncio.Event()
-    held = access.hold(SECRET, await access.authenticate(SECRET), ended.set)
+    held = access.hold(await access.authenticate(SECRET), ended.set)
     store.row = changed(before, **fields)
     access.observe([(before, store.row)])
     await told()
@@ -167,7 +167,7 @@ async def test_what_is_open_ends_by_itself_when_the_credential_does_or_the_overl
     store = Store(before)
     access = access_over(store)
     ended = asyncio.Event()
-    access.hold(SECRET, await access.authenticate(SECRET), ended.set)
+    access.hold(await access.authenticate(SECRET), ended.set)
     after = changed(before, sha256=sha256(FRESH), previous_sha256=sha256(SECRET), previous_expires_at=SECOND + 2_000)
     access.observe([(before, after)])
     async with asyncio.timeout(5):
@@ -181,7 +181,7 @@ async def test_tokens_end_with_their_client() -> None:
     store.client = client
     access = access_over(store)
     ended = asyncio.Event()
-    access.hold(SECRET, await access.authenticate(SECRET), ended.set)
+    access.hold(await access.authenticate(SECRET), ended.set)
     store.client = changed(client, revoked_at=5)
     access.observe([(client, store.client)])
     await told()

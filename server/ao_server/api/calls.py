@@ -2,6 +2,7 @@
 
 from contextlib import AbstractAsyncContextManager, nullcontext
 from contextvars import ContextVar
+from typing import Final
 
 import msgspec
 from msgspec.structs import replace
@@ -12,6 +13,9 @@ from ao_server.errors import DeadlineExceeded
 DEFAULT_TIMEOUT_SECONDS = 60.0
 
 
+NOT_PARKED: Final = nullcontext()
+
+
 class Call(msgspec.Struct, frozen=True):
     """`timeout` in seconds, None for a stream without end."""
 
@@ -19,7 +23,7 @@ class Call(msgspec.Struct, frozen=True):
     request_id: str
     timeout: float | None
     # Entered when the call begins to wait for something to happen, left when it goes on.
-    parking: AbstractAsyncContextManager[None] = nullcontext()
+    parking: AbstractAsyncContextManager[None] = NOT_PARKED
     # Where it came from; empty where that is not known.
     address: str = ""
     # What it is about, where neither its path nor its answer says so.

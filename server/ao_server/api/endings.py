@@ -25,7 +25,7 @@ class Endings:
         task = asyncio.current_task()
         assert task is not None
         principal = await self._access.authenticate(credential)
-        return self._access.hold(credential, principal, partial(self._end, task))
+        return self._access.hold(principal, partial(self._end, task))
 
     def release(self, held: Held) -> None:
         """Not any more."""

@@ -119,7 +119,9 @@ class Methods:
         address = metadata.get(CLIENT_KEY, "") if peer is None or principal.is_gateway else peer
         given = metadata.get("x-request-id", "")
         request_id = given if is_fit(given) else self._ids.new("req", self._clock.now())[0]
-        return calls.Call(principal, request_id, timeout, Parking(self._endings, credential, on_parked), address)
+        # A stream is held whether it waits or not.
+        parking = calls.NOT_PARKED if timeout is None else Parking(self._endings, credential, on_parked)
+        return calls.Call(principal, request_id, timeout, parking, address)
 
     async def _admit(self, method: str, call: calls.Call, metadata: Metadata, context: Any) -> None:
         """Whether the call may be made; one that came over gRPC itself is counted. Forbidden, RateLimited."""
@@ -208,6 +210,8 @@ class Methods:
                 calls.enter(await self._identify(method, metadata, None, peer=_peer(context)))
                 is_recorded = False
                 held = await self._open(method, metadata, context)
+                # A stream may be idle for long, and there are thousands.
+                del metadata
                 if one_request:
                     validate(request)
                 else:
@@ -218,7 +222,6 @@ class Methods:
                             is_recorded = True
                             await self._recorder.succeeded(method, None, message)
                         await context.write(message)
-                        # A stream may be idle for long, and there are thousands.
                         del message
             except grpc.aio.InternalError:
                 # A write to a peer that is gone. If grpc wrote what a generator yields, it would log a traceback.

@@ -9,7 +9,7 @@ import hmac
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 import structlog
@@ -52,13 +52,14 @@ class Principal:
     # Rate limits of its own; 0 for none.
     per_hour: int | None = None
     per_minute: int | None = None
+    # SHA-256 of the secret that was shown.
+    hashed: str = field(default="", repr=False)
 
 
 @dataclass(eq=False, slots=True)
 class Held:
-    """A connection that is open under a credential."""
+    """A connection that is open under a credential. There are thousands."""
 
-    hashed: str
     principal: Principal
     end: Callable[[], None]
     timer: asyncio.TimerHandle | None = None
@@ -110,12 +111,12 @@ class Access:
         """Whether it is the gateway's own credential."""
         return hmac.compare_digest(sha256(credential), self._gateway_hash)
 
-    def hold(self, credential: str, principal: Principal, end: Callable[[], None]) -> Held:
+    def hold(self, principal: Principal, end: Callable[[], None]) -> Held:
         """A connection is open under a credential, until `release`: `end` is called when that may not be any longer.
 
         In the same turn of the loop as `authenticate`: what changes in between would not be heard of.
         """
-        held = Held(sha256(credential), principal, end)
+        held = Held(principal, end)
         self._held.setdefault(_root(principal), set()).add(held)
         self._set_timer(held)
         return held
@@ -167,7 +168,7 @@ class Access:
         if row.id == held.principal.client_id:
             principal = held.principal if row.revoked_at is None else None
         elif row.id == held.principal.credential_id:
-            principal = _principal(row, held.hashed)
+            principal = _principal(row, held.principal.hashed)
         else:
             return
         if principal is None:
@@ -245,4 +246,5 @@ def _principal(row: rows.Credential, hashed: str) -> Principal | None:
         agent_type=row.agent_type,
         per_hour=row.per_hour,
         per_minute=row.per_minute,
+        hashed=hashed,
     )
