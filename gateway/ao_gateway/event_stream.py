@@ -14,7 +14,7 @@ import structlog
 from starlette.types import Receive, Send
 
 from agent_orchestration.v1 import events_pb2, monitoring_pb2
-from ao_gateway import errors, protection, request_ids, scalars, sse
+from ao_gateway import errors, scalars, sse
 from ao_gateway.disconnect import ClientGone, gone, unless_gone
 from ao_gateway.errors import Headers, Refusal, from_rpc_error, unavailable
 from ao_gateway.frames import FeedEvent
@@ -226,14 +226,8 @@ class EventStream:
                 await gone(self._receive)
 
     def _headers(self) -> Headers:
-        return [
-            (b"content-type", b"text/event-stream; charset=utf-8"),
-            (b"x-accel-buffering", b"no"),
-            (request_ids.HEADER, self._request.id.encode()),
-            *self._request.limit_headers,
-            *protection.DATA,
-            *self._request.cors,
-        ]
+        own = (b"x-accel-buffering", b"no")
+        return [*self._request.answer_headers(b"text/event-stream; charset=utf-8"), own]
 
 
 class Held:

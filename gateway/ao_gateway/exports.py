@@ -13,15 +13,15 @@ import grpc
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 
-from ao_gateway import bindings, request_ids
+from ao_gateway import bindings
 from ao_gateway.bindings import BadBinding, Binding
 from ao_gateway.decode import RequestDecoder
 from ao_gateway.disconnect import ClientGone, unless_gone
 from ao_gateway.encode import encode, message_view
-from ao_gateway.errors import STOPPING, Headers, from_rpc_error, unavailable
+from ao_gateway.errors import STOPPING, from_rpc_error, unavailable
 from ao_gateway.event_stream import OUTLET, Outlet
 from ao_gateway.rest import Request, Serve
-from ao_gateway.upstream import Upstream
+from ao_gateway.upstream import NoCredential, Upstream
 
 MAX_EXPORTS: Final = 20
 FIRST_ANSWER_SECONDS: Final = 30.0
@@ -67,7 +67,10 @@ class Exports:
             raise unavailable("The server cannot be reached")
         if len(self._calls) >= MAX_EXPORTS:
             raise unavailable("Too many exports are under way")
-        metadata = (("authorization", f"Bearer {request.credential}"), ("x-request-id", request.id))
+        try:
+            metadata = self._upstream.on_behalf_of(request.credential, request.id)
+        except NoCredential:
+            raise unavailable("The server cannot be reached") from None
         call = self._upstream.open_stream(route.rpc, message, route.response, metadata)
         self._calls.add(call)
         try:
@@ -92,7 +95,9 @@ class Exports:
         outlet: Outlet = request.scope["extensions"][OUTLET]
         if not request.is_head:
             outlet.begin_stream()
-        await request.send({"type": "http.response.start", "status": 200, "headers": _headers(request)})
+        await request.send(
+            {"type": "http.response.start", "status": 200, "headers": request.answer_headers(b"application/x-ndjson")}
+        )
         view = message_view(route.line, listed=True)
         try:
             while response is not grpc.aio.EOF and not request.is_head:
@@ -104,11 +109,3 @@ class Exports:
             outlet.abort()
             raise ClientGone from None
         await request.send({"type": "http.response.body", "body": b""})
-
-
-def _headers(request: Request) -> Headers:
-    return [
-        (b"content-type", b"application/x-ndjson"),
-        (b"cache-control", b"no-store"),
-        (request_ids.HEADER, request.id.encode()),
-    ]

@@ -80,6 +80,16 @@ class Request:
             CLIENT_KEY: self.client,
         }
 
+    def answer_headers(self, content_type: bytes, guards: Headers = protection.DATA) -> Headers:
+        """What any answer to it carries, also one that streams. `guards`: what browsers are to beware of."""
+        return [
+            (b"content-type", content_type),
+            (request_ids.HEADER, self.id.encode()),
+            *guards,
+            *self.cors,
+            *self.limit_headers,
+        ]
+
     @property
     def is_head(self) -> bool:
         """Whether only the headers of the answer are wanted."""
@@ -147,14 +157,7 @@ class Rest:
             log.exception("request_failed", request_id=request_id, method=scope["method"])
             answer = _refused(errors.internal(), request_id)
         if answer is not None:
-            headers = [
-                (b"content-type", answer.content_type),
-                (request_ids.HEADER, request_id.encode()),
-                *answer.protection,
-                *request.cors,
-                *request.limit_headers,
-                *answer.headers,
-            ]
+            headers = request.answer_headers(answer.content_type, answer.protection) + answer.headers
             await request.exchange.answer(answer.status, headers, answer.body)
 
     async def _answer(self, request: Request) -> Answer | None:

@@ -60,6 +60,10 @@ def test_an_export_is_for_admins_takes_no_pages_and_has_a_head(client: httpx2.Cl
     assert client.get("/audit/export", headers={"Authorization": f"Bearer {key}"}).status_code == 403
     assert client.get("/audit/export", params={"page": "1"}).status_code == 400
     assert client.head("/audit/export").headers["content-type"] == "application/x-ndjson"
+    # As any answer: only what is its own differs.
+    listed, exported_ = (client.get(path).headers for path in ("/audit", "/audit/export"))
+    assert set(listed) - set(exported_) == {"content-length"}
+    assert exported_["content-security-policy"] == listed["content-security-policy"]
 
 
 def test_an_export_that_cannot_go_on_is_seen_to_be_cut_off(client: httpx2.Client) -> None:
