@@ -1,6 +1,7 @@
 """`ao gateway`: the half that speaks REST and WebSocket."""
 
 import sys
+from typing import NoReturn
 
 import click
 
@@ -48,13 +49,10 @@ def gateway(
             tls_key=tls_key,
             tls_client_ca=tls_client_ca,
         )
-        if chosen.server_tls is not None:
-            chosen.server_tls.read()
         certificates = Certificates(chosen.tls) if chosen.tls is not None else None
         sockets = listening.listen(chosen.host, chosen.port)
     except CannotStart as problem:
-        click.echo(f"error: {problem}", err=True)
-        sys.exit(2)
+        _refuse(problem)
 
     import asyncio
 
@@ -82,5 +80,13 @@ def gateway(
         )
         await serve(gateway, sockets, ready, certificates)
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(run())
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(run())
+    except CannotStart as problem:
+        _refuse(problem)
+
+
+def _refuse(problem: CannotStart) -> NoReturn:
+    click.echo(f"error: {problem}", err=True)
+    sys.exit(2)

@@ -184,6 +184,8 @@ def test_both_halves_apart_verify_each_other(control_plane: ControlPlane, author
     deceived = control_plane.ao(
         *gateway, name="deceived", environment={"AGENT_ORCHESTRATION_TLS_CA": str(clients.file)} | certified
     )
+    deceived.error("CERTIFICATE_VERIFY_FAILED")
+    assert deceived.lines == []
     trusting = control_plane.ao(
         *gateway, *pair.options, environment={"AGENT_ORCHESTRATION_TLS_CA": str(authority.file)} | certified
     )
@@ -205,8 +207,6 @@ def test_both_halves_apart_verify_each_other(control_plane: ControlPlane, author
             return False
 
     wait_until(answers, DEADLINE, "the gateway did not come back")
-    deceived.error("CERTIFICATE_VERIFY_FAILED")
-    assert deceived.lines == []
     assert trusting.stop() == 0
 
 
