@@ -35,6 +35,11 @@ _LOCK_ORDER: tuple[type[Any], ...] = (
     rows.Project,
     rows.Credential,
     rows.Agent,
+    rows.Workflow,
+    rows.WorkflowVersion,
+    rows.Execution,
+    rows.ExecutionStep,
+    rows.ExecutionValue,
     rows.Task,
     rows.TaskLabel,
     rows.Payload,
@@ -190,15 +195,14 @@ class Batch:
 
     def _read(self, table: _Table, keys: list[Values]) -> None:
         table.known.update(dict.fromkeys(keys))
-        if len(table.statements.key) != 2:
-            for key in keys:
-                self._remember(table, table.statements.select_by_key, key)
-            return
-        for project_id, group in groupby(keys, key=_first):
-            ids = [key[1] for key in group]
-            for start in range(0, len(ids), LOADED_AT_ONCE):
-                some = self._database.list_parameter(ids[start : start + LOADED_AT_ONCE])
-                self._remember(table, table.statements.select_by_ids, (project_id, some))
+        for front, group in groupby(keys, key=_front):
+            last = [key[-1] for key in group]
+            if len(last) == 1:
+                self._remember(table, table.statements.select_by_key, (*front, last[0]))
+                continue
+            for start in range(0, len(last), LOADED_AT_ONCE):
+                some = self._database.list_parameter(last[start : start + LOADED_AT_ONCE])
+                self._remember(table, table.statements.select_by_last, (*front, some))
 
     def _remember(self, table: _Table, sql: str, parameters: Values) -> None:
         self._cursor.execute(sql, parameters)
@@ -284,6 +288,10 @@ def _current(table: _Table, values: Values) -> Any:
 
 def _first(key: Values) -> Any:
     return key[0]
+
+
+def _front(key: Values) -> Values:
+    return key[:-1]
 
 
 def _project(event: rows.Event) -> str:

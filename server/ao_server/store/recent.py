@@ -7,7 +7,14 @@ from ao_server.store import rows
 
 # Tables whose rows are written by nobody but the one writer and are looked at again; how many rows of each. Of tasks,
 # those that are not finished. A configuration may have 64 KiB, and labels of a task 32.
-LIMITS: Final = {rows.Agent: 500, rows.Task: 10_000, rows.Payload: 10_000, rows.Feed: 1_000}
+LIMITS: Final = {
+    rows.Agent: 500,
+    rows.Execution: 1_000,
+    rows.ExecutionStep: 10_000,
+    rows.Task: 10_000,
+    rows.Payload: 10_000,
+    rows.Feed: 1_000,
+}
 # Characters of a payload that is kept.
 LONGEST_PAYLOAD: Final = 1_000
 

@@ -60,6 +60,8 @@ class Event(msgspec.Struct, array_like=True, gc=False):
     body: str
     agent_id: str | None = None
     task_id: str | None = None
+    workflow_id: str | None = None
+    execution_id: str | None = None
 
 
 if TYPE_CHECKING:
@@ -68,6 +70,9 @@ if TYPE_CHECKING:
         AuditRecord,
         Credential,
         EventPortion,
+        Execution,
+        ExecutionStep,
+        ExecutionValue,
         Feed,
         IdempotencyKey,
         LogLine,
@@ -79,12 +84,17 @@ if TYPE_CHECKING:
         Task,
         TaskCount,
         TaskLabel,
+        Workflow,
+        WorkflowVersion,
     )
 else:
     Agent = _row(tables.Agent)
     AuditRecord = _row(tables.AuditRecord)
     Credential = _row(tables.Credential)
     EventPortion = _row(tables.EventPortion)
+    Execution = _row(tables.Execution)
+    ExecutionStep = _row(tables.ExecutionStep)
+    ExecutionValue = _row(tables.ExecutionValue)
     Feed = _row(tables.Feed)
     IdempotencyKey = _row(tables.IdempotencyKey)
     LogLine = _row(tables.LogLine)
@@ -96,6 +106,8 @@ else:
     Task = _row(tables.Task)
     TaskCount = _row(tables.TaskCount)
     TaskLabel = _row(tables.TaskLabel)
+    Workflow = _row(tables.Workflow)
+    WorkflowVersion = _row(tables.WorkflowVersion)
 
 __all__ = [
     "TABLES",
@@ -104,6 +116,9 @@ __all__ = [
     "Credential",
     "Event",
     "EventPortion",
+    "Execution",
+    "ExecutionStep",
+    "ExecutionValue",
     "Feed",
     "IdempotencyKey",
     "LogLine",
@@ -115,6 +130,8 @@ __all__ = [
     "Task",
     "TaskCount",
     "TaskLabel",
+    "Workflow",
+    "WorkflowVersion",
     "copy_of",
     "made",
     "values_of",

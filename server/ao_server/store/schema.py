@@ -14,7 +14,7 @@ log = structlog.get_logger("ao_server.store.schema")
 
 MIGRATIONS: Final = Path(__file__).parent / "migrations"
 # The newest revision under migrations/versions. Known here so that an up-to-date start need not import Alembic.
-HEAD: Final = "0008"
+HEAD: Final = "0009"
 
 
 def prepare(connection: Connection, path: Path | None) -> None:

@@ -67,14 +67,17 @@ class TableStatements:
         return self._shapes.increment(self._names, self.changing)
 
     @cached_property
-    def select_by_ids(self) -> str:
-        """Rows of one project by a list of ids (see `Database.list_parameter`), locked in the order of their ids."""
-        project, identifier = (self.table.columns[name] for name in self.key)
-        names = ", ".join(f'"{name}"' for name in self._names)
-        select_those = f'SELECT {names} FROM {self.table.name} WHERE "{project.name}" ='
+    def select_by_last(self) -> str:
+        """Rows that share all of their key but its last column, of which a list is given (see
+        `Database.list_parameter`); locked in its order.
+        """
+        *front, last = [f'"{name}"' for name in self.key]
+        mark, among, rest = "?", "IN (SELECT value FROM json_each(?))", ""
         if self._dialect.name == "postgresql":
-            return f'{select_those} %s AND "{identifier.name}" = ANY(%s) ORDER BY "{identifier.name}" FOR UPDATE'
-        return f'{select_those} ? AND "{identifier.name}" IN (SELECT value FROM json_each(?))'
+            mark, among, rest = "%s", "= ANY(%s)", f" ORDER BY {last} FOR UPDATE"
+        names = ", ".join(f'"{name}"' for name in self._names)
+        same = "".join(f"{name} = {mark} AND " for name in front)
+        return f"SELECT {names} FROM {self.table.name} WHERE {same}{last} {among}{rest}"
 
     @cached_property
     def select_by_key(self) -> str:
