@@ -1,0 +1,1 @@
+"""Workflows: what a definition says, and what follows from it."""
