@@ -1,4 +1,4 @@
-"""What an execution does next: a pure fold, `step(graph, state, event, now) -> (state, commands)`.
+"""What an execution does next: a pure fold. `step(graph, state, event, now)` gives the rows that change, and commands.
 
 The state is the row of the execution and the rows of those steps that an event concerns: the step itself, those that it
 feeds and those behind a join among them (`Graph.touched`), so an event costs the same in an execution of any size.
@@ -9,7 +9,7 @@ does: an execution ends when nothing is active any more. What can be undone is a
 completed first: `undo_next`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -147,12 +147,21 @@ class State:
     steps: Mapping[int, rows.ExecutionStep]
 
 
-def step(graph: Graph, state: State, event: Event, now: int) -> tuple[State, list[Command]]:
-    """The state after an event, and what is to be done. Neither state nor rows that were given are changed."""
+@dataclass(frozen=True, slots=True)
+class Next:
+    """What an event leads to: the execution after it, those steps that have changed, and what is to be done."""
+
+    execution: rows.Execution
+    steps: Mapping[int, rows.ExecutionStep]
+    commands: Sequence[Command]
+
+
+def step(graph: Graph, state: State, event: Event, now: int) -> Next:
+    """What an event leads to. The rows that were given are not changed."""
     fold = _Fold(graph, state, now)
     fold.take(event)
     fold.settle()
-    return State(fold.execution, {**state.steps, **fold.changed}), fold.commands
+    return Next(fold.execution, fold.changed, fold.commands)
 
 
 def can_begin(step: rows.ExecutionStep) -> int:
@@ -236,13 +245,10 @@ class _Fold:
                 self._ready(node.place)
 
     def _ready(self, place: int) -> None:
-        """Nothing is in front of it any more."""
-        row = self._row(place)
-        row.status = "running"
-        row.started_at = self.now
+        """Nothing is in front of it any more: it is about to begin."""
         self.execution.active += 1
         if self.graph.nodes[place].step is None:
-            self._leave(row, "completed")
+            self._leave(self._row(place), "completed")
             self._feed(place)
         else:
             self.commands.append(Look(place))
@@ -250,20 +256,20 @@ class _Fold:
     def _looked(self, looked: Looked) -> None:
         row = self._row(looked.place)
         if self.execution.phase != "forward":
-            row.started_at = None
             self._leave(row, "cancelled")
         elif looked.failure is not None:
             self._fail(row, looked.failure)
         elif looked.is_skipped:
-            row.started_at = None
             self._leave(row, "skipped")
             self._feed(looked.place)
-        elif looked.items is None:
-            self._run(row, 1)
         else:
-            row.items = looked.items
-            self._run(row, min(can_begin(row), self._definition(looked.place).max_parallel or MAX_PARALLEL))
-            self._settle_items(row)
+            row.status = "running"
+            row.started_at = self.now
+            if looked.items is None:
+                self._run(row, 1)
+            else:
+                row.items = looked.items
+                self._settle_items(row)
 
     def _run(self, row: rows.ExecutionStep, count: int) -> None:
         if self._definition(row.place).kind == "approval":
