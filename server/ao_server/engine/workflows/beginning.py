@@ -1,4 +1,4 @@
-"""Begins what the planner wants to run: the task of a step, tasks or executions for its items, a question for approval."""
+"""Begins what the planner wants to run: tasks, executions, questions for approval."""
 
 from collections.abc import Generator, Sequence
 from typing import Any, Final
@@ -18,7 +18,7 @@ MAX_DEPTH: Final = 10
 
 
 class Beginning:
-    """Of one execution, in one transaction. `failed` takes what could not be begun."""
+    """Of one execution, in one transaction. `events` takes what follows at once."""
 
     def __init__(
         self,
@@ -26,7 +26,7 @@ class Beginning:
         lists: Lists,
         selections: WorkflowSelections,
         ids: Ids,
-        failed: list[planner.Event],
+        events: list[planner.Event],
         *,
         is_first: bool,
     ) -> None:
@@ -35,18 +35,18 @@ class Beginning:
         self._lists = lists
         self._selections = selections
         self._ids = ids
-        self._failed = failed
+        self._events = events
         self._is_first = is_first
 
     def look(self, place: int) -> Operations:
         """Evaluates the condition and the list of a step."""
         known = self._known
         reads = known.graph.reads(place)
-        yield from known.load([*reads, place])
+        yield from known.load(reads)
         looked, items = evaluation.look(known.graph.nodes[place], values := known.values(reads))
         if items and not known.steps[place].kept:
             self._lists.put(self._key(place), Listed(values, items, None))
-        self._failed.append(looked)
+        self._events.append(looked)
 
     def run(self, command: planner.Run) -> Operations:
         """Begins a step, or some of its items."""
@@ -81,11 +81,9 @@ class Beginning:
             try:
                 payload = evaluation.item_payload(node, listed.values, listed.items[index], index)
             except CannotBegin as refusal:
-                self._failed.append(planner.Failed(command.place, refusal.failure))
+                self._events.append(planner.Failed(command.place, refusal.failure))
                 continue
-            task = work.task(
-                known.execution, step, payload, self._ids, now, item=index, is_first=self._is_first
-            )
+            task = work.task(known.execution, step, payload, self._ids, now, item=index, is_first=self._is_first)
             changes.include([task])
             made.append(task.answer.id)
         changes.rows += self._made(command.place, made)
@@ -98,7 +96,7 @@ class Beginning:
             try:
                 payload = evaluation.payload(known.graph, node, known.values(known.graph.reads(node.place)))
             except CannotBegin as refusal:
-                self._failed.append(planner.Failed(node.place, refusal.failure))
+                self._events.append(planner.Failed(node.place, refusal.failure))
                 return Changes(None)
             step = known.definition(node.place)
             task = work.task(known.execution, step, payload, self._ids, now, is_first=self._is_first)
@@ -108,19 +106,21 @@ class Beginning:
 
     def _ask(self, node: Node) -> Operation[None]:
         known = self._known
+        kept = Key(rows.ExecutionValue, (*known.key, work.INPUT, node.place))
 
         def decide(found: Found, now: int) -> Changes[None]:
             try:
                 shown = evaluation.approval_input(node, known.values(known.graph.reads(node.place)))
             except CannotBegin as refusal:
-                self._failed.append(planner.Failed(node.place, refusal.failure))
+                self._events.append(planner.Failed(node.place, refusal.failure))
                 return Changes(None)
             changes: Changes[None] = Changes(None, self._made(node.place, [], now))
-            if shown is not None:
+            # It is asked again where the execution was retried.
+            if shown is not None and found.get(kept.row, *kept.values) is None:
                 changes.rows.append(work.value(known.execution, work.INPUT, node.place, shown))
             return changes
 
-        return Operation(decide)
+        return Operation(decide, keys=[kept])
 
     def _run_children(self, command: planner.Run, listed: Listed | None) -> Operation[None]:
         known = self._known
@@ -138,7 +138,7 @@ class Beginning:
                     version = _executable(workflow, known.execution)
                     parameters = evaluation.child_parameters(node, values, item, index)
                 except CannotBegin as refusal:
-                    self._failed.append(planner.Failed(command.place, refusal.failure))
+                    self._events.append(planner.Failed(command.place, refusal.failure))
                     continue
                 new = work.NewExecution(
                     known.key.project_id,

@@ -45,7 +45,7 @@ class Ending:
             case planner.Stop():
                 yield from self._stop_approvals(transitions.STOPPED)
                 yield self._stop_tasks(transitions.STOPPED, running=True)
-                yield self._stop_children()
+                yield self.stop_children()
             case planner.Undo(place):
                 yield from self._undo(place)
             case planner.Close():
@@ -117,11 +117,14 @@ class Ending:
         selection = self._selections.unfinished_tasks(*self._known.key)
         return Operation(decide, selection=selection, delivered=delivered)
 
-    def _stop_children(self) -> Operation[None]:
+    def stop_children(self, step_id: str | None = None) -> Operation[None]:
+        """Asks the executions to stop that the steps, or this one of them, have begun."""
+
         def decide(found: Found, now: int) -> Changes[None]:
             changes: Changes[None] = Changes(None)
             for (child,) in found.selected:
-                if child.phase != "ended" and child.cancel_requested_at is None:
+                is_meant = step_id is None or child.parent_step == step_id
+                if is_meant and child.phase != "ended" and child.cancel_requested_at is None:
                     changes.rows.append(after := rows.copy_of(child))
                     after.cancel_requested_at = now
             return changes

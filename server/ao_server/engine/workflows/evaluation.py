@@ -15,6 +15,8 @@ MAX_ITEMS: Final = 100_000
 # Nodes of an expression times bytes that it reads: about a second. The store is not written meanwhile.
 MAX_WORK: Final = 64 * 1024 * 1024
 
+_KINDS: Final = ((bool, "a boolean"), (int | float, "a number"), (str, "a text"), (list, "a list"), (dict, "an object"))
+
 
 class CannotBegin(Exception):
     """A step, or an item of it, cannot begin: why it fails."""
@@ -140,8 +142,7 @@ def _bounded(text: str) -> str:
 
 
 def _kind(value: Any) -> str:
-    names = {bool: "a boolean", int: "a number", float: "a number", str: "a text", list: "a list", dict: "an object"}
-    return names.get(type(value), "null")
+    return next((name for type_, name in _KINDS if isinstance(value, type_)), "null")
 
 
 def _shown(expression: Expression) -> str:

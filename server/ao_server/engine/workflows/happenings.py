@@ -64,18 +64,16 @@ class Happenings:
         """What has happened to which execution."""
         found: dict[ExecutionKey, list[Happening]] = {}
         for before, after in changes:
-            kind = type(after)
-            if kind is rows.Task:
+            if type(after) is rows.Task:
                 # Nearly all tasks are of no execution.
                 if after.execution_id is None or after.completed_at is None:
                     continue
                 if before is None or before.completed_at is None:
                     self._add(found, after.execution_id, TaskEnded(after), after, after.id)
-            elif kind is rows.Execution:
+            elif type(after) is rows.Execution:
                 self._execution(found, before, after)
-            elif kind is rows.ExecutionStep and after.decision is not None:
-                if before is None or before.decision is None:
-                    self._add(found, after.execution_id, StepDecided(after), after, after.place)
+            elif type(after) is rows.ExecutionStep and _is_decided(after) and not _is_decided(before):
+                self._add(found, after.execution_id, StepDecided(after), after, after.place)
         return found
 
     def _execution(
@@ -102,3 +100,7 @@ class Happenings:
         if mark not in self._seen:
             self._seen.add(mark)
             found.setdefault(ExecutionKey(row.project_id, execution_id), []).append(happening)
+
+
+def _is_decided(step: rows.ExecutionStep | None) -> bool:
+    return step is not None and step.decision is not None

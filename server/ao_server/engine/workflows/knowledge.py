@@ -1,4 +1,4 @@
-"""What a transaction knows of one execution: its graph, its rows as they are now, and the values that expressions read."""
+"""What a transaction knows of one execution: its graph, its rows as they are now, the values that expressions read."""
 
 from collections.abc import Callable, Generator, Iterable
 from typing import Any
@@ -64,6 +64,14 @@ class Knowledge:
             self.graph = self._graphs.add(version, _there(found.get(rows.WorkflowVersion, *version)).steps)
 
         yield reading([Key(rows.WorkflowVersion, tuple(version))], compile_it)
+
+    def begin(self) -> None:
+        """It is new: so are its steps."""
+        project_id, execution_id = self.key
+        self.steps = {
+            node.place: rows.ExecutionStep(project_id=project_id, execution_id=execution_id, place=node.place)
+            for node in self.graph.nodes
+        }
 
     def take_steps(self, places: Iterable[int], found: Found) -> None:
         """Takes in steps that were asked for."""

@@ -1,5 +1,5 @@
-"""All that one transaction does for one execution: what has happened is folded, what the planner asks for is done, until
-nothing is left but to wait.
+"""All that one transaction does for one execution: what has happened is folded, and what the planner asks for is done,
+until nothing is left but to wait.
 """
 
 from collections import deque
@@ -23,7 +23,7 @@ from ao_server.engine.workflows.happenings import (
     TaskEnded,
 )
 from ao_server.engine.workflows.knowledge import Knowledge, Operations
-from ao_server.engine.workflows.lists import Lists
+from ao_server.engine.workflows.lists import Lists, StepKey
 from ao_server.store import rows
 from ao_server.store.changes import Changes, Found, Key, Operation
 from ao_server.store.workflow_selections import WorkflowSelections
@@ -45,6 +45,7 @@ class Turn:
 
     def __init__(self, key: ExecutionKey, happenings: Sequence[Happening], tools: Tools) -> None:
         self._happenings = happenings
+        self._lists = tools.lists
         self._known = Knowledge(key, tools.graphs)
         self._events: list[planner.Event] = []
         self._commands: deque[planner.Command] = deque()
@@ -58,7 +59,12 @@ class Turn:
         """What is to be run."""
         known = self._known
         yield from known.open()
+        if known.execution.phase == "ended" and not any(isinstance(each, RetryWanted) for each in self._happenings):
+            return
         yield self._fold(self._happenings)
+        for each in self._happenings:
+            if isinstance(each, StepDecided) and known.definition(each.step.place).kind == "workflow":
+                yield self._ending.stop_children(known.definition(each.step.place).id)
         while self._events or self._commands:
             if self._events:
                 events = list(self._events)
@@ -77,8 +83,7 @@ class Turn:
 
         def decide(found: Found, now: int) -> Changes[None]:
             if is_new:
-                key = known.key
-                known.steps = {place: rows.ExecutionStep(*key, place) for place in range(len(known.graph.nodes))}
+                known.begin()
             else:
                 known.take_steps(missing, found)
             first, before = known.execution, dict[int, rows.ExecutionStep]()
@@ -101,9 +106,15 @@ class Turn:
             told[int(has_begun) : int(has_begun)] = tidings.of_steps(known.graph, known.execution, steps, now)
             changes.events[0:0] = told
             changes.rows += [known.execution, *(after for _, after in steps)]
+            self._forget_lists(steps)
             return changes
 
         return Operation(decide, keys=[*keys, *(key for each in happened for key in self._result_keys(each))])
+
+    def _forget_lists(self, steps: Sequence[tuple[rows.ExecutionStep, rows.ExecutionStep]]) -> None:
+        for before, after in steps:
+            if before.status == "running" and after.status != "running":
+                self._lists.forget(StepKey(*self._known.key, after.place))
 
     def _begin(self, command: planner.Command, events: deque[planner.Event], changes: Changes[None], now: int) -> None:
         """Does at once what needs nothing from the store; the rest is done in its turn."""
@@ -177,10 +188,8 @@ class Turn:
 
     def _is_late(self, event: planner.Event) -> bool:
         """Whether what it is about has ended already."""
-        if isinstance(event, planner.Started | planner.Retried):
-            return False
         if self._known.execution.phase == "ended":
-            return True
+            return not isinstance(event, planner.Retried)
         if isinstance(event, planner.Completed | planner.Failed | planner.Cancelled):
             row = self._known.steps[event.place]
             return not row.running and row.compensation != "running"

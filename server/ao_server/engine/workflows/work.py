@@ -66,9 +66,7 @@ def undoing(owner: rows.Execution, step: Step, payload: str, ids: Ids, now: int)
 
 def value(owner: rows.Execution, name: str, place: int, text: str) -> rows.ExecutionValue:
     """A JSON value of an execution."""
-    return rows.ExecutionValue(
-        project_id=owner.project_id, execution_id=owner.id, name=name, place=place, value=text
-    )
+    return rows.ExecutionValue(project_id=owner.project_id, execution_id=owner.id, name=name, place=place, value=text)
 
 
 def _task(
