@@ -3,7 +3,7 @@
 import asyncio
 import random
 import signal
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -54,15 +54,24 @@ from ao_server.engine.releases import Releases
 from ao_server.engine.secrets import sha256
 from ao_server.engine.unhandled import Unhandled
 from ao_server.engine.waits import Waits
+from ao_server.engine.workflows.due import DueSteps
+from ao_server.engine.workflows.graphs import Graphs
+from ao_server.engine.workflows.lists import Lists
+from ao_server.engine.workflows.planning import Planning
+from ao_server.engine.workflows.turns import Tools
 from ao_server.errors import CannotStart
 from ao_server.listening import listen
 from ao_server.settings import Settings
-from ao_server.store import credentials, events, schema, sqlite_library
+from ao_server.store import credentials, events, rows, schema, sqlite_library
+from ao_server.store.batch import Batch
+from ao_server.store.changes import Operation
 from ao_server.store.database import Database
 from ao_server.store.faults import is_away
 from ao_server.store.reader import Reader
 from ao_server.store.selections import TaskSelections
 from ao_server.store.totals import Totals
+from ao_server.store.transactions import FollowUps
+from ao_server.store.workflow_selections import WorkflowSelections
 from ao_server.store.writer import Writer
 
 log = structlog.get_logger("ao_server")
@@ -126,12 +135,28 @@ async def serving(settings: Settings, stop: asyncio.Event) -> AsyncGenerator[Ser
         waits = Waits()
         releases = Releases(reader, selections, clock)
         access = Access(reader, clock, keys.gateway_key(settings.data_dir, settings.gateway_key))
+        graphs = Graphs()
+        workflow_selections = WorkflowSelections(database)
+        due_steps = DueSteps(reader, workflow_selections, clock)
+
+        def stop_task(task: rows.Task) -> None:
+            fleet.stop_attempt(task, "requested")
+
+        planning = Planning(Tools(graphs, Lists(), workflow_selections, ids, stop_task))
         writer = Writer(
             database,
             clock.now,
-            follow_ups=dispatcher.claims,
+            follow_ups=_follow_ups(planning, dispatcher),
             count=counters.of,
-            observe=_each(registry.observe, releases.observe, dispatcher.observe, totals.observe, access.observe),
+            observe=_each(
+                registry.observe,
+                releases.observe,
+                due_steps.observe,
+                planning.observe,
+                dispatcher.observe,
+                totals.observe,
+                access.observe,
+            ),
             publish=_each(feed.publish, waits.publish),
             on_death=die,
         )
@@ -180,6 +205,7 @@ async def serving(settings: Settings, stop: asyncio.Event) -> AsyncGenerator[Ser
         upkeep = [
             fleet.sweep(were_active),
             releases.run(writer),
+            due_steps.run(writer),
             clearing.run(writer),
             alerts.run(writer),
             Unhandled(reader, registry, selections, clock).run(writer),
@@ -205,6 +231,16 @@ def _supervised(work: Coroutine[Any, Any, None], die: Callable[[BaseException], 
     task = asyncio.create_task(work)
     task.add_done_callback(lambda task: None if task.cancelled() else die(task.exception() or RuntimeError("ended")))
     return task
+
+
+def _follow_ups(planning: Planning, dispatcher: Dispatcher) -> FollowUps:
+    """What a transaction entails. Executions go on first: the tasks that they make are claimed with the rest."""
+
+    def follow_ups(batch: Batch) -> Generator[Sequence[Operation[Any]], None, None]:
+        yield from planning.follow_ups(batch)
+        yield from dispatcher.claims(batch)
+
+    return follow_ups
 
 
 def _each(*told: Callable[[Told], None]) -> Callable[[Told], None]:

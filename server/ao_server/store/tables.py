@@ -373,6 +373,8 @@ class ExecutionStep(SQLModel, table=True):
     # The first and the last task or execution that was made for it.
     first_id: str | None = Field(default=None, sa_column=_changing(String, nullable=True))
     last_id: str | None = Field(default=None, sa_column=_changing(String, nullable=True))
+    # What ended it from outside: `approved`, `rejected` or `timed_out`.
+    decision: str | None = Field(default=None, sa_column=_changing(String, nullable=True))
     # Bytes of its results so far.
     bytes: int = Field(default=0, sa_column=_changing(Integer))
     # The place of the step that is undone after it, and how far its own undoing is: `pending`, `running`, or an end.

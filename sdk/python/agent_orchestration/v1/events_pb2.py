@@ -24,12 +24,13 @@ _sym_db = _symbol_database.Default()
 
 from agent_orchestration.v1 import agents_pb2 as agent__orchestration_dot_v1_dot_agents__pb2
 from agent_orchestration.v1 import common_pb2 as agent__orchestration_dot_v1_dot_common__pb2
+from agent_orchestration.v1 import executions_pb2 as agent__orchestration_dot_v1_dot_executions__pb2
 from agent_orchestration.v1 import options_pb2 as agent__orchestration_dot_v1_dot_options__pb2
 from agent_orchestration.v1 import tasks_pb2 as agent__orchestration_dot_v1_dot_tasks__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#agent_orchestration/v1/events.proto\x12\x16\x61gent_orchestration.v1\x1a#agent_orchestration/v1/agents.proto\x1a#agent_orchestration/v1/common.proto\x1a$agent_orchestration/v1/options.proto\x1a\"agent_orchestration/v1/tasks.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xea\x03\n\x05\x45vent\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\t\x12/\n\x04type\x18\x02 \x01(\x0e\x32!.agent_orchestration.v1.EventType\x12-\n\ttimestamp\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x07\x63hannel\x18\x04 \x01(\x0e\x32\x1f.agent_orchestration.v1.Channel\x12\x15\n\x08\x61gent_id\x18\x05 \x01(\tH\x01\x88\x01\x01\x12\x14\n\x07task_id\x18\x06 \x01(\tH\x02\x88\x01\x01\x12\x32\n\x04task\x18\x07 \x01(\x0b\x32\x1c.agent_orchestration.v1.TaskB\x04\xa0\xb5\x18\x01H\x00\x12\x33\n\x08task_log\x18\x08 \x01(\x0b\x32\x1f.agent_orchestration.v1.TaskLogH\x00\x12H\n\x13\x61gent_status_change\x18\t \x01(\x0b\x32).agent_orchestration.v1.AgentStatusChangeH\x00\x12;\n\x0csystem_alert\x18\n \x01(\x0b\x32#.agent_orchestration.v1.SystemAlertH\x00\x42\t\n\x07payloadB\x0b\n\t_agent_idB\n\n\x08_task_id\"m\n\x07TaskLog\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\x12.\n\x05lines\x18\x04 \x03(\x0b\x32\x1f.agent_orchestration.v1.LogLine\"\xb4\x01\n\x11\x41gentStatusChange\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04type\x18\x03 \x01(\t\x12\x33\n\x06status\x18\x04 \x01(\x0e\x32#.agent_orchestration.v1.AgentStatus\x12<\n\x0fprevious_status\x18\x05 \x01(\x0e\x32#.agent_orchestration.v1.AgentStatus\"\x90\x01\n\x0bSystemAlert\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x37\n\x08severity\x18\x02 \x01(\x0e\x32%.agent_orchestration.v1.AlertSeverity\x12\x0f\n\x07message\x18\x03 \x01(\t\x12)\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa3\x01\n\x0b\x45ventFilter\x12\x38\n\x07\x63hannel\x18\x01 \x01(\x0e\x32\x1f.agent_orchestration.v1.ChannelB\x06\x8a\xb5\x18\x02\x08\x01\x12 \n\x08\x61gent_id\x18\x02 \x01(\tB\t\x8a\xb5\x18\x05\x10\x01\x18\xc8\x01H\x00\x88\x01\x01\x12\x1f\n\x07task_id\x18\x03 \x01(\tB\t\x8a\xb5\x18\x05\x10\x01\x18\xc8\x01H\x01\x88\x01\x01\x42\x0b\n\t_agent_idB\n\n\x08_task_id*p\n\x07\x43hannel\x12\x17\n\x13\x43HANNEL_UNSPECIFIED\x10\x00\x12\x18\n\x14\x43HANNEL_AGENT_EVENTS\x10\x01\x12\x19\n\x15\x43HANNEL_SYSTEM_EVENTS\x10\x02\x12\x17\n\x13\x43HANNEL_TASK_EVENTS\x10\x03*\xd1\x03\n\tEventType\x12\x1a\n\x16\x45VENT_TYPE_UNSPECIFIED\x10\x00\x12\"\n\x1e\x45VENT_TYPE_AGENT_STATUS_CHANGE\x10\x01\x12\x1b\n\x17\x45VENT_TYPE_TASK_CREATED\x10\x02\x12\x1b\n\x17\x45VENT_TYPE_TASK_STARTED\x10\x03\x12\x1c\n\x18\x45VENT_TYPE_TASK_PROGRESS\x10\x04\x12\x17\n\x13\x45VENT_TYPE_TASK_LOG\x10\x05\x12\x1d\n\x19\x45VENT_TYPE_TASK_COMPLETED\x10\x06\x12\x1a\n\x16\x45VENT_TYPE_TASK_FAILED\x10\x07\x12\x1d\n\x19\x45VENT_TYPE_TASK_CANCELLED\x10\x08\x12\x1b\n\x17\x45VENT_TYPE_SYSTEM_ALERT\x10\t\x12\x1c\n\x18\x45VENT_TYPE_TASK_REQUEUED\x10\n\x12$\n EVENT_TYPE_TASK_CANCEL_REQUESTED\x10\x0b\x12\x1c\n\x18\x45VENT_TYPE_AGENT_CREATED\x10\x0c\x12\x1c\n\x18\x45VENT_TYPE_AGENT_UPDATED\x10\r\x12\x1c\n\x18\x45VENT_TYPE_AGENT_DELETED\x10\x0e*\x81\x01\n\rAlertSeverity\x12\x1e\n\x1a\x41LERT_SEVERITY_UNSPECIFIED\x10\x00\x12\x17\n\x13\x41LERT_SEVERITY_INFO\x10\x01\x12\x1a\n\x16\x41LERT_SEVERITY_WARNING\x10\x02\x12\x1b\n\x17\x41LERT_SEVERITY_CRITICAL\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#agent_orchestration/v1/events.proto\x12\x16\x61gent_orchestration.v1\x1a#agent_orchestration/v1/agents.proto\x1a#agent_orchestration/v1/common.proto\x1a\'agent_orchestration/v1/executions.proto\x1a$agent_orchestration/v1/options.proto\x1a\"agent_orchestration/v1/tasks.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x83\x05\n\x05\x45vent\x12\x0e\n\x06\x63ursor\x18\x01 \x01(\t\x12/\n\x04type\x18\x02 \x01(\x0e\x32!.agent_orchestration.v1.EventType\x12-\n\ttimestamp\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x07\x63hannel\x18\x04 \x01(\x0e\x32\x1f.agent_orchestration.v1.Channel\x12\x15\n\x08\x61gent_id\x18\x05 \x01(\tH\x01\x88\x01\x01\x12\x14\n\x07task_id\x18\x06 \x01(\tH\x02\x88\x01\x01\x12\x19\n\x0c\x65xecution_id\x18\x0b \x01(\tH\x03\x88\x01\x01\x12\x18\n\x0bworkflow_id\x18\x0c \x01(\tH\x04\x88\x01\x01\x12\x32\n\x04task\x18\x07 \x01(\x0b\x32\x1c.agent_orchestration.v1.TaskB\x04\xa0\xb5\x18\x01H\x00\x12\x33\n\x08task_log\x18\x08 \x01(\x0b\x32\x1f.agent_orchestration.v1.TaskLogH\x00\x12H\n\x13\x61gent_status_change\x18\t \x01(\x0b\x32).agent_orchestration.v1.AgentStatusChangeH\x00\x12;\n\x0csystem_alert\x18\n \x01(\x0b\x32#.agent_orchestration.v1.SystemAlertH\x00\x12\x41\n\x0fworkflow_change\x18\r \x01(\x0b\x32&.agent_orchestration.v1.WorkflowChangeH\x00\x42\t\n\x07payloadB\x0b\n\t_agent_idB\n\n\x08_task_idB\x0f\n\r_execution_idB\x0e\n\x0c_workflow_id\"\x87\x01\n\x0eWorkflowChange\x12:\n\texecution\x18\x01 \x01(\x0b\x32!.agent_orchestration.v1.ExecutionB\x04\xa0\xb5\x18\x01\x12\x39\n\x04step\x18\x02 \x01(\x0b\x32%.agent_orchestration.v1.ExecutionStepB\x04\xa0\xb5\x18\x01\"m\n\x07TaskLog\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x10\n\x08\x61gent_id\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\x12.\n\x05lines\x18\x04 \x03(\x0b\x32\x1f.agent_orchestration.v1.LogLine\"\xb4\x01\n\x11\x41gentStatusChange\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04type\x18\x03 \x01(\t\x12\x33\n\x06status\x18\x04 \x01(\x0e\x32#.agent_orchestration.v1.AgentStatus\x12<\n\x0fprevious_status\x18\x05 \x01(\x0e\x32#.agent_orchestration.v1.AgentStatus\"\x90\x01\n\x0bSystemAlert\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x37\n\x08severity\x18\x02 \x01(\x0e\x32%.agent_orchestration.v1.AlertSeverity\x12\x0f\n\x07message\x18\x03 \x01(\t\x12)\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x8f\x02\n\x0b\x45ventFilter\x12\x38\n\x07\x63hannel\x18\x01 \x01(\x0e\x32\x1f.agent_orchestration.v1.ChannelB\x06\x8a\xb5\x18\x02\x08\x01\x12 \n\x08\x61gent_id\x18\x02 \x01(\tB\t\x8a\xb5\x18\x05\x10\x01\x18\xc8\x01H\x00\x88\x01\x01\x12\x1f\n\x07task_id\x18\x03 \x01(\tB\t\x8a\xb5\x18\x05\x10\x01\x18\xc8\x01H\x01\x88\x01\x01\x12#\n\x0bworkflow_id\x18\x04 \x01(\tB\t\x8a\xb5\x18\x05\x10\x01\x18\xc8\x01H\x02\x88\x01\x01\x12$\n\x0c\x65xecution_id\x18\x05 \x01(\tB\t\x8a\xb5\x18\x05\x10\x01\x18\xc8\x01H\x03\x88\x01\x01\x42\x0b\n\t_agent_idB\n\n\x08_task_idB\x0e\n\x0c_workflow_idB\x0f\n\r_execution_id*\x8d\x01\n\x07\x43hannel\x12\x17\n\x13\x43HANNEL_UNSPECIFIED\x10\x00\x12\x18\n\x14\x43HANNEL_AGENT_EVENTS\x10\x01\x12\x19\n\x15\x43HANNEL_SYSTEM_EVENTS\x10\x02\x12\x17\n\x13\x43HANNEL_TASK_EVENTS\x10\x03\x12\x1b\n\x17\x43HANNEL_WORKFLOW_EVENTS\x10\x04*\xee\x06\n\tEventType\x12\x1a\n\x16\x45VENT_TYPE_UNSPECIFIED\x10\x00\x12\"\n\x1e\x45VENT_TYPE_AGENT_STATUS_CHANGE\x10\x01\x12\x1b\n\x17\x45VENT_TYPE_TASK_CREATED\x10\x02\x12\x1b\n\x17\x45VENT_TYPE_TASK_STARTED\x10\x03\x12\x1c\n\x18\x45VENT_TYPE_TASK_PROGRESS\x10\x04\x12\x17\n\x13\x45VENT_TYPE_TASK_LOG\x10\x05\x12\x1d\n\x19\x45VENT_TYPE_TASK_COMPLETED\x10\x06\x12\x1a\n\x16\x45VENT_TYPE_TASK_FAILED\x10\x07\x12\x1d\n\x19\x45VENT_TYPE_TASK_CANCELLED\x10\x08\x12\x1b\n\x17\x45VENT_TYPE_SYSTEM_ALERT\x10\t\x12\x1c\n\x18\x45VENT_TYPE_TASK_REQUEUED\x10\n\x12$\n EVENT_TYPE_TASK_CANCEL_REQUESTED\x10\x0b\x12\x1c\n\x18\x45VENT_TYPE_AGENT_CREATED\x10\x0c\x12\x1c\n\x18\x45VENT_TYPE_AGENT_UPDATED\x10\r\x12\x1c\n\x18\x45VENT_TYPE_AGENT_DELETED\x10\x0e\x12\x1f\n\x1b\x45VENT_TYPE_WORKFLOW_STARTED\x10\x0f\x12!\n\x1d\x45VENT_TYPE_WORKFLOW_COMPLETED\x10\x10\x12\x1e\n\x1a\x45VENT_TYPE_WORKFLOW_FAILED\x10\x11\x12!\n\x1d\x45VENT_TYPE_WORKFLOW_CANCELLED\x10\x12\x12(\n$EVENT_TYPE_WORKFLOW_CANCEL_REQUESTED\x10\x13\x12$\n EVENT_TYPE_WORKFLOW_STEP_STARTED\x10\x14\x12&\n\"EVENT_TYPE_WORKFLOW_STEP_COMPLETED\x10\x15\x12#\n\x1f\x45VENT_TYPE_WORKFLOW_STEP_FAILED\x10\x16\x12$\n EVENT_TYPE_WORKFLOW_STEP_SKIPPED\x10\x17\x12&\n\"EVENT_TYPE_WORKFLOW_STEP_CANCELLED\x10\x18\x12)\n%EVENT_TYPE_WORKFLOW_STEP_COMPENSATION\x10\x19*\x81\x01\n\rAlertSeverity\x12\x1e\n\x1a\x41LERT_SEVERITY_UNSPECIFIED\x10\x00\x12\x17\n\x13\x41LERT_SEVERITY_INFO\x10\x01\x12\x1a\n\x16\x41LERT_SEVERITY_WARNING\x10\x02\x12\x1b\n\x17\x41LERT_SEVERITY_CRITICAL\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,26 +39,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_EVENT'].fields_by_name['task']._loaded_options = None
   _globals['_EVENT'].fields_by_name['task']._serialized_options = b'\240\265\030\001'
+  _globals['_WORKFLOWCHANGE'].fields_by_name['execution']._loaded_options = None
+  _globals['_WORKFLOWCHANGE'].fields_by_name['execution']._serialized_options = b'\240\265\030\001'
+  _globals['_WORKFLOWCHANGE'].fields_by_name['step']._loaded_options = None
+  _globals['_WORKFLOWCHANGE'].fields_by_name['step']._serialized_options = b'\240\265\030\001'
   _globals['_EVENTFILTER'].fields_by_name['channel']._loaded_options = None
   _globals['_EVENTFILTER'].fields_by_name['channel']._serialized_options = b'\212\265\030\002\010\001'
   _globals['_EVENTFILTER'].fields_by_name['agent_id']._loaded_options = None
   _globals['_EVENTFILTER'].fields_by_name['agent_id']._serialized_options = b'\212\265\030\005\020\001\030\310\001'
   _globals['_EVENTFILTER'].fields_by_name['task_id']._loaded_options = None
   _globals['_EVENTFILTER'].fields_by_name['task_id']._serialized_options = b'\212\265\030\005\020\001\030\310\001'
-  _globals['_CHANNEL']._serialized_start=1344
-  _globals['_CHANNEL']._serialized_end=1456
-  _globals['_EVENTTYPE']._serialized_start=1459
-  _globals['_EVENTTYPE']._serialized_end=1924
-  _globals['_ALERTSEVERITY']._serialized_start=1927
-  _globals['_ALERTSEVERITY']._serialized_end=2056
-  _globals['_EVENT']._serialized_start=245
-  _globals['_EVENT']._serialized_end=735
-  _globals['_TASKLOG']._serialized_start=737
-  _globals['_TASKLOG']._serialized_end=846
-  _globals['_AGENTSTATUSCHANGE']._serialized_start=849
-  _globals['_AGENTSTATUSCHANGE']._serialized_end=1029
-  _globals['_SYSTEMALERT']._serialized_start=1032
-  _globals['_SYSTEMALERT']._serialized_end=1176
-  _globals['_EVENTFILTER']._serialized_start=1179
-  _globals['_EVENTFILTER']._serialized_end=1342
+  _globals['_EVENTFILTER'].fields_by_name['workflow_id']._loaded_options = None
+  _globals['_EVENTFILTER'].fields_by_name['workflow_id']._serialized_options = b'\212\265\030\005\020\001\030\310\001'
+  _globals['_EVENTFILTER'].fields_by_name['execution_id']._loaded_options = None
+  _globals['_EVENTFILTER'].fields_by_name['execution_id']._serialized_options = b'\212\265\030\005\020\001\030\310\001'
+  _globals['_CHANNEL']._serialized_start=1785
+  _globals['_CHANNEL']._serialized_end=1926
+  _globals['_EVENTTYPE']._serialized_start=1929
+  _globals['_EVENTTYPE']._serialized_end=2807
+  _globals['_ALERTSEVERITY']._serialized_start=2810
+  _globals['_ALERTSEVERITY']._serialized_end=2939
+  _globals['_EVENT']._serialized_start=286
+  _globals['_EVENT']._serialized_end=929
+  _globals['_WORKFLOWCHANGE']._serialized_start=932
+  _globals['_WORKFLOWCHANGE']._serialized_end=1067
+  _globals['_TASKLOG']._serialized_start=1069
+  _globals['_TASKLOG']._serialized_end=1178
+  _globals['_AGENTSTATUSCHANGE']._serialized_start=1181
+  _globals['_AGENTSTATUSCHANGE']._serialized_end=1361
+  _globals['_SYSTEMALERT']._serialized_start=1364
+  _globals['_SYSTEMALERT']._serialized_end=1508
+  _globals['_EVENTFILTER']._serialized_start=1511
+  _globals['_EVENTFILTER']._serialized_end=1782
 # @@protoc_insertion_point(module_scope)

@@ -5,6 +5,7 @@ Events: every change of a project, in commit order, each with a cursor to resume
 
 from agent_orchestration.v1 import agents_pb2 as _agents_pb2
 from agent_orchestration.v1 import common_pb2 as _common_pb2
+from agent_orchestration.v1 import executions_pb2 as _executions_pb2
 from agent_orchestration.v1 import tasks_pb2 as _tasks_pb2
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
@@ -36,6 +37,8 @@ class _ChannelEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Channel.Value
     """`agent_status_change`, `task_completed` and `system_alert` of the whole project."""
     CHANNEL_TASK_EVENTS: _Channel.ValueType  # 3
     """Every event of a task, or of all tasks."""
+    CHANNEL_WORKFLOW_EVENTS: _Channel.ValueType  # 4
+    """Every event of executions and their steps; their tasks are on `task_events`."""
 
 class Channel(_Channel, metaclass=_ChannelEnumTypeWrapper): ...
 
@@ -46,6 +49,8 @@ CHANNEL_SYSTEM_EVENTS: Channel.ValueType  # 2
 """`agent_status_change`, `task_completed` and `system_alert` of the whole project."""
 CHANNEL_TASK_EVENTS: Channel.ValueType  # 3
 """Every event of a task, or of all tasks."""
+CHANNEL_WORKFLOW_EVENTS: Channel.ValueType  # 4
+"""Every event of executions and their steps; their tasks are on `task_events`."""
 Global___Channel: _TypeAlias = Channel  # noqa: Y015
 
 class _EventType:
@@ -73,6 +78,20 @@ class _EventTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventType.V
     EVENT_TYPE_AGENT_UPDATED: _EventType.ValueType  # 13
     """Its name, configuration or environment changed, or it was paused, drained or resumed."""
     EVENT_TYPE_AGENT_DELETED: _EventType.ValueType  # 14
+    EVENT_TYPE_WORKFLOW_STARTED: _EventType.ValueType  # 15
+    """An execution has begun, or begun again after it had failed or was cancelled."""
+    EVENT_TYPE_WORKFLOW_COMPLETED: _EventType.ValueType  # 16
+    EVENT_TYPE_WORKFLOW_FAILED: _EventType.ValueType  # 17
+    EVENT_TYPE_WORKFLOW_CANCELLED: _EventType.ValueType  # 18
+    EVENT_TYPE_WORKFLOW_CANCEL_REQUESTED: _EventType.ValueType  # 19
+    """An execution was asked to stop; steps of it may still run."""
+    EVENT_TYPE_WORKFLOW_STEP_STARTED: _EventType.ValueType  # 20
+    EVENT_TYPE_WORKFLOW_STEP_COMPLETED: _EventType.ValueType  # 21
+    EVENT_TYPE_WORKFLOW_STEP_FAILED: _EventType.ValueType  # 22
+    EVENT_TYPE_WORKFLOW_STEP_SKIPPED: _EventType.ValueType  # 23
+    EVENT_TYPE_WORKFLOW_STEP_CANCELLED: _EventType.ValueType  # 24
+    EVENT_TYPE_WORKFLOW_STEP_COMPENSATION: _EventType.ValueType  # 25
+    """A step is being undone, or has been, or could not be: its `compensation` says which."""
 
 class EventType(_EventType, metaclass=_EventTypeEnumTypeWrapper): ...
 
@@ -95,6 +114,20 @@ EVENT_TYPE_AGENT_CREATED: EventType.ValueType  # 12
 EVENT_TYPE_AGENT_UPDATED: EventType.ValueType  # 13
 """Its name, configuration or environment changed, or it was paused, drained or resumed."""
 EVENT_TYPE_AGENT_DELETED: EventType.ValueType  # 14
+EVENT_TYPE_WORKFLOW_STARTED: EventType.ValueType  # 15
+"""An execution has begun, or begun again after it had failed or was cancelled."""
+EVENT_TYPE_WORKFLOW_COMPLETED: EventType.ValueType  # 16
+EVENT_TYPE_WORKFLOW_FAILED: EventType.ValueType  # 17
+EVENT_TYPE_WORKFLOW_CANCELLED: EventType.ValueType  # 18
+EVENT_TYPE_WORKFLOW_CANCEL_REQUESTED: EventType.ValueType  # 19
+"""An execution was asked to stop; steps of it may still run."""
+EVENT_TYPE_WORKFLOW_STEP_STARTED: EventType.ValueType  # 20
+EVENT_TYPE_WORKFLOW_STEP_COMPLETED: EventType.ValueType  # 21
+EVENT_TYPE_WORKFLOW_STEP_FAILED: EventType.ValueType  # 22
+EVENT_TYPE_WORKFLOW_STEP_SKIPPED: EventType.ValueType  # 23
+EVENT_TYPE_WORKFLOW_STEP_CANCELLED: EventType.ValueType  # 24
+EVENT_TYPE_WORKFLOW_STEP_COMPENSATION: EventType.ValueType  # 25
+"""A step is being undone, or has been, or could not be: its `compensation` says which."""
 Global___EventType: _TypeAlias = EventType  # noqa: Y015
 
 class _AlertSeverity:
@@ -126,10 +159,13 @@ class Event(_message.Message):
     CHANNEL_FIELD_NUMBER: _builtins.int
     AGENT_ID_FIELD_NUMBER: _builtins.int
     TASK_ID_FIELD_NUMBER: _builtins.int
+    EXECUTION_ID_FIELD_NUMBER: _builtins.int
+    WORKFLOW_ID_FIELD_NUMBER: _builtins.int
     TASK_FIELD_NUMBER: _builtins.int
     TASK_LOG_FIELD_NUMBER: _builtins.int
     AGENT_STATUS_CHANGE_FIELD_NUMBER: _builtins.int
     SYSTEM_ALERT_FIELD_NUMBER: _builtins.int
+    WORKFLOW_CHANGE_FIELD_NUMBER: _builtins.int
     cursor: _builtins.str
     """Position in the project's feed: opaque, given back as `after` to resume behind this event. Gateways, not clients,
     may rely on this: as text, the cursors of one feed sort in the order of their events. Empty for an alert that the
@@ -142,6 +178,9 @@ class Event(_message.Message):
     """The agent that the event is about, if any."""
     task_id: _builtins.str
     """The task that the event is about, if any."""
+    execution_id: _builtins.str
+    """The execution that the event is about, if any, and its workflow."""
+    workflow_id: _builtins.str
     @_builtins.property
     def timestamp(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -156,6 +195,10 @@ class Event(_message.Message):
 
     @_builtins.property
     def system_alert(self) -> Global___SystemAlert: ...
+    @_builtins.property
+    def workflow_change(self) -> Global___WorkflowChange:
+        """For `workflow_*`."""
+
     def __init__(
         self,
         *,
@@ -165,29 +208,70 @@ class Event(_message.Message):
         channel: Global___Channel.ValueType = ...,
         agent_id: _builtins.str | None = ...,
         task_id: _builtins.str | None = ...,
+        execution_id: _builtins.str | None = ...,
+        workflow_id: _builtins.str | None = ...,
         task: _tasks_pb2.Task | None = ...,
         task_log: Global___TaskLog | None = ...,
         agent_status_change: Global___AgentStatusChange | None = ...,
         system_alert: Global___SystemAlert | None = ...,
+        workflow_change: Global___WorkflowChange | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id", "_task_id", b"_task_id", "agent_id", b"agent_id", "agent_status_change", b"agent_status_change", "payload", b"payload", "system_alert", b"system_alert", "task", b"task", "task_id", b"task_id", "task_log", b"task_log", "timestamp", b"timestamp"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id", "_execution_id", b"_execution_id", "_task_id", b"_task_id", "_workflow_id", b"_workflow_id", "agent_id", b"agent_id", "agent_status_change", b"agent_status_change", "execution_id", b"execution_id", "payload", b"payload", "system_alert", b"system_alert", "task", b"task", "task_id", b"task_id", "task_log", b"task_log", "timestamp", b"timestamp", "workflow_change", b"workflow_change", "workflow_id", b"workflow_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id", "_task_id", b"_task_id", "agent_id", b"agent_id", "agent_status_change", b"agent_status_change", "channel", b"channel", "cursor", b"cursor", "payload", b"payload", "system_alert", b"system_alert", "task", b"task", "task_id", b"task_id", "task_log", b"task_log", "timestamp", b"timestamp", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id", "_execution_id", b"_execution_id", "_task_id", b"_task_id", "_workflow_id", b"_workflow_id", "agent_id", b"agent_id", "agent_status_change", b"agent_status_change", "channel", b"channel", "cursor", b"cursor", "execution_id", b"execution_id", "payload", b"payload", "system_alert", b"system_alert", "task", b"task", "task_id", b"task_id", "task_log", b"task_log", "timestamp", b"timestamp", "type", b"type", "workflow_change", b"workflow_change", "workflow_id", b"workflow_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__agent_id: _TypeAlias = _typing.Literal["agent_id"]  # noqa: Y015
     _WhichOneofArgType__agent_id: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id"]  # noqa: Y015
+    _WhichOneofReturnType__execution_id: _TypeAlias = _typing.Literal["execution_id"]  # noqa: Y015
+    _WhichOneofArgType__execution_id: _TypeAlias = _typing.Literal["_execution_id", b"_execution_id"]  # noqa: Y015
     _WhichOneofReturnType__task_id: _TypeAlias = _typing.Literal["task_id"]  # noqa: Y015
     _WhichOneofArgType__task_id: _TypeAlias = _typing.Literal["_task_id", b"_task_id"]  # noqa: Y015
-    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["task", "task_log", "agent_status_change", "system_alert"]  # noqa: Y015
+    _WhichOneofReturnType__workflow_id: _TypeAlias = _typing.Literal["workflow_id"]  # noqa: Y015
+    _WhichOneofArgType__workflow_id: _TypeAlias = _typing.Literal["_workflow_id", b"_workflow_id"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["task", "task_log", "agent_status_change", "system_alert", "workflow_change"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__agent_id) -> _WhichOneofReturnType__agent_id | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__execution_id) -> _WhichOneofReturnType__execution_id | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__task_id) -> _WhichOneofReturnType__task_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__workflow_id) -> _WhichOneofReturnType__workflow_id | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 
 Global___Event: _TypeAlias = Event  # noqa: Y015
+
+@_typing.final
+class WorkflowChange(_message.Message):
+    """An execution, or one of its steps, has moved."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXECUTION_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def execution(self) -> _executions_pb2.Execution:
+        """As lists show it."""
+
+    @_builtins.property
+    def step(self) -> _executions_pb2.ExecutionStep:
+        """For `workflow_step_*`: the step, without its input and output."""
+
+    def __init__(
+        self,
+        *,
+        execution: _executions_pb2.Execution | None = ...,
+        step: _executions_pb2.ExecutionStep | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["execution", b"execution", "step", b"step"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["execution", b"execution", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WorkflowChange: _TypeAlias = WorkflowChange  # noqa: Y015
 
 @_typing.final
 class TaskLog(_message.Message):
@@ -295,29 +379,45 @@ class EventFilter(_message.Message):
     CHANNEL_FIELD_NUMBER: _builtins.int
     AGENT_ID_FIELD_NUMBER: _builtins.int
     TASK_ID_FIELD_NUMBER: _builtins.int
+    WORKFLOW_ID_FIELD_NUMBER: _builtins.int
+    EXECUTION_ID_FIELD_NUMBER: _builtins.int
     channel: Global___Channel.ValueType
     agent_id: _builtins.str
     """With `agent_events`: only events of this agent and its tasks."""
     task_id: _builtins.str
     """With `task_events`: only events of this task."""
+    workflow_id: _builtins.str
+    """With `workflow_events`: only events of executions of this workflow."""
+    execution_id: _builtins.str
+    """With `workflow_events`: only events of this execution."""
     def __init__(
         self,
         *,
         channel: Global___Channel.ValueType = ...,
         agent_id: _builtins.str | None = ...,
         task_id: _builtins.str | None = ...,
+        workflow_id: _builtins.str | None = ...,
+        execution_id: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id", "_task_id", b"_task_id", "agent_id", b"agent_id", "task_id", b"task_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id", "_execution_id", b"_execution_id", "_task_id", b"_task_id", "_workflow_id", b"_workflow_id", "agent_id", b"agent_id", "execution_id", b"execution_id", "task_id", b"task_id", "workflow_id", b"workflow_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id", "_task_id", b"_task_id", "agent_id", b"agent_id", "channel", b"channel", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id", "_execution_id", b"_execution_id", "_task_id", b"_task_id", "_workflow_id", b"_workflow_id", "agent_id", b"agent_id", "channel", b"channel", "execution_id", b"execution_id", "task_id", b"task_id", "workflow_id", b"workflow_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__agent_id: _TypeAlias = _typing.Literal["agent_id"]  # noqa: Y015
     _WhichOneofArgType__agent_id: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id"]  # noqa: Y015
+    _WhichOneofReturnType__execution_id: _TypeAlias = _typing.Literal["execution_id"]  # noqa: Y015
+    _WhichOneofArgType__execution_id: _TypeAlias = _typing.Literal["_execution_id", b"_execution_id"]  # noqa: Y015
     _WhichOneofReturnType__task_id: _TypeAlias = _typing.Literal["task_id"]  # noqa: Y015
     _WhichOneofArgType__task_id: _TypeAlias = _typing.Literal["_task_id", b"_task_id"]  # noqa: Y015
+    _WhichOneofReturnType__workflow_id: _TypeAlias = _typing.Literal["workflow_id"]  # noqa: Y015
+    _WhichOneofArgType__workflow_id: _TypeAlias = _typing.Literal["_workflow_id", b"_workflow_id"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__agent_id) -> _WhichOneofReturnType__agent_id | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__execution_id) -> _WhichOneofReturnType__execution_id | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__task_id) -> _WhichOneofReturnType__task_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__workflow_id) -> _WhichOneofReturnType__workflow_id | None: ...
 
 Global___EventFilter: _TypeAlias = EventFilter  # noqa: Y015

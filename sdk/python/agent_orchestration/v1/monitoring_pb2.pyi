@@ -438,6 +438,8 @@ class WatchEventsRequest(_message.Message):
     CHANNEL_FIELD_NUMBER: _builtins.int
     AGENT_ID_FIELD_NUMBER: _builtins.int
     TASK_ID_FIELD_NUMBER: _builtins.int
+    WORKFLOW_ID_FIELD_NUMBER: _builtins.int
+    EXECUTION_ID_FIELD_NUMBER: _builtins.int
     after: _builtins.str
     """Cursor of the last event already seen; absent: from now on."""
     channel: _events_pb2.Channel.ValueType
@@ -446,6 +448,10 @@ class WatchEventsRequest(_message.Message):
     """With `agent_events`: only events of this agent and its tasks."""
     task_id: _builtins.str
     """With `task_events`: only events of this task."""
+    workflow_id: _builtins.str
+    """With `workflow_events`: only events of executions of this workflow."""
+    execution_id: _builtins.str
+    """With `workflow_events`: only events of this execution."""
     @_builtins.property
     def filters(self) -> _containers.RepeatedCompositeFieldContainer[_events_pb2.EventFilter]:
         """An event is sent once when any filter matches; with no filter every event is sent."""
@@ -458,10 +464,12 @@ class WatchEventsRequest(_message.Message):
         channel: _events_pb2.Channel.ValueType | None = ...,
         agent_id: _builtins.str | None = ...,
         task_id: _builtins.str | None = ...,
+        workflow_id: _builtins.str | None = ...,
+        execution_id: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_after", b"_after", "_agent_id", b"_agent_id", "_channel", b"_channel", "_task_id", b"_task_id", "after", b"after", "agent_id", b"agent_id", "channel", b"channel", "task_id", b"task_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_after", b"_after", "_agent_id", b"_agent_id", "_channel", b"_channel", "_execution_id", b"_execution_id", "_task_id", b"_task_id", "_workflow_id", b"_workflow_id", "after", b"after", "agent_id", b"agent_id", "channel", b"channel", "execution_id", b"execution_id", "task_id", b"task_id", "workflow_id", b"workflow_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after", b"_after", "_agent_id", b"_agent_id", "_channel", b"_channel", "_task_id", b"_task_id", "after", b"after", "agent_id", b"agent_id", "channel", b"channel", "filters", b"filters", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after", b"_after", "_agent_id", b"_agent_id", "_channel", b"_channel", "_execution_id", b"_execution_id", "_task_id", b"_task_id", "_workflow_id", b"_workflow_id", "after", b"after", "agent_id", b"agent_id", "channel", b"channel", "execution_id", b"execution_id", "filters", b"filters", "task_id", b"task_id", "workflow_id", b"workflow_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__after: _TypeAlias = _typing.Literal["after"]  # noqa: Y015
     _WhichOneofArgType__after: _TypeAlias = _typing.Literal["_after", b"_after"]  # noqa: Y015
@@ -469,8 +477,12 @@ class WatchEventsRequest(_message.Message):
     _WhichOneofArgType__agent_id: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id"]  # noqa: Y015
     _WhichOneofReturnType__channel: _TypeAlias = _typing.Literal["channel"]  # noqa: Y015
     _WhichOneofArgType__channel: _TypeAlias = _typing.Literal["_channel", b"_channel"]  # noqa: Y015
+    _WhichOneofReturnType__execution_id: _TypeAlias = _typing.Literal["execution_id"]  # noqa: Y015
+    _WhichOneofArgType__execution_id: _TypeAlias = _typing.Literal["_execution_id", b"_execution_id"]  # noqa: Y015
     _WhichOneofReturnType__task_id: _TypeAlias = _typing.Literal["task_id"]  # noqa: Y015
     _WhichOneofArgType__task_id: _TypeAlias = _typing.Literal["_task_id", b"_task_id"]  # noqa: Y015
+    _WhichOneofReturnType__workflow_id: _TypeAlias = _typing.Literal["workflow_id"]  # noqa: Y015
+    _WhichOneofArgType__workflow_id: _TypeAlias = _typing.Literal["_workflow_id", b"_workflow_id"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__after) -> _WhichOneofReturnType__after | None: ...
     @_typing.overload
@@ -478,7 +490,11 @@ class WatchEventsRequest(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__channel) -> _WhichOneofReturnType__channel | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__execution_id) -> _WhichOneofReturnType__execution_id | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__task_id) -> _WhichOneofReturnType__task_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__workflow_id) -> _WhichOneofReturnType__workflow_id | None: ...
 
 Global___WatchEventsRequest: _TypeAlias = WatchEventsRequest  # noqa: Y015
 

@@ -164,6 +164,7 @@ DETAIL_ONLY_FIELD_NUMBER: _builtins.int
 AS_LISTED_FIELD_NUMBER: _builtins.int
 HEADER_FIELD_NUMBER: _builtins.int
 EXTENDS_DEADLINE_FIELD_NUMBER: _builtins.int
+ANY_JSON_FIELD_NUMBER: _builtins.int
 AS_LIST_FIELD_NUMBER: _builtins.int
 SUCCESS_STATUS_FIELD_NUMBER: _builtins.int
 AUDIENCE_FIELD_NUMBER: _builtins.int
@@ -187,6 +188,8 @@ well; both and different is an error. Of a response: the field is a header when 
 """
 extends_deadline: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, _builtins.bool]
 """The call may take this many seconds (a duration) longer than other calls: it waits for something to happen."""
+any_json: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, _builtins.bool]
+"""With `free_json`: the text is of any JSON value, not of an object alone."""
 as_list: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MessageOptions, _builtins.bool]
 """The message is printed as the list in its only field. Unlike a repeated field such a message can be absent."""
 success_status: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, _builtins.int]

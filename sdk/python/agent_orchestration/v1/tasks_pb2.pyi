@@ -380,6 +380,7 @@ class ListTasksRequest(_message.Message):
     AGENT_TYPE_FIELD_NUMBER: _builtins.int
     LABEL_FIELD_NUMBER: _builtins.int
     STARTING_AFTER_FIELD_NUMBER: _builtins.int
+    EXECUTION_ID_FIELD_NUMBER: _builtins.int
     page: _builtins.int
     """From 1; absent: 1. A page past the last is empty."""
     limit: _builtins.int
@@ -393,6 +394,8 @@ class ListTasksRequest(_message.Message):
     """Of agents of this type, and of no agent yet."""
     starting_after: _builtins.str
     """The page that begins behind this task, in place of `page`: it does not shift when tasks are added."""
+    execution_id: _builtins.str
+    """Tasks of the steps of this execution."""
     @_builtins.property
     def created_after(self) -> _timestamp_pb2.Timestamp:
         """Created later than this, exclusive."""
@@ -419,15 +422,18 @@ class ListTasksRequest(_message.Message):
         agent_type: _builtins.str | None = ...,
         label: _abc.Iterable[_builtins.str] | None = ...,
         starting_after: _builtins.str | None = ...,
+        execution_id: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id", "_agent_type", b"_agent_type", "_limit", b"_limit", "_page", b"_page", "_priority", b"_priority", "_starting_after", b"_starting_after", "_status", b"_status", "_type", b"_type", "agent_id", b"agent_id", "agent_type", b"agent_type", "created_after", b"created_after", "created_before", b"created_before", "limit", b"limit", "page", b"page", "priority", b"priority", "starting_after", b"starting_after", "status", b"status", "type", b"type"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id", "_agent_type", b"_agent_type", "_execution_id", b"_execution_id", "_limit", b"_limit", "_page", b"_page", "_priority", b"_priority", "_starting_after", b"_starting_after", "_status", b"_status", "_type", b"_type", "agent_id", b"agent_id", "agent_type", b"agent_type", "created_after", b"created_after", "created_before", b"created_before", "execution_id", b"execution_id", "limit", b"limit", "page", b"page", "priority", b"priority", "starting_after", b"starting_after", "status", b"status", "type", b"type"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id", "_agent_type", b"_agent_type", "_limit", b"_limit", "_page", b"_page", "_priority", b"_priority", "_starting_after", b"_starting_after", "_status", b"_status", "_type", b"_type", "agent_id", b"agent_id", "agent_type", b"agent_type", "created_after", b"created_after", "created_before", b"created_before", "label", b"label", "limit", b"limit", "page", b"page", "priority", b"priority", "starting_after", b"starting_after", "status", b"status", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id", "_agent_type", b"_agent_type", "_execution_id", b"_execution_id", "_limit", b"_limit", "_page", b"_page", "_priority", b"_priority", "_starting_after", b"_starting_after", "_status", b"_status", "_type", b"_type", "agent_id", b"agent_id", "agent_type", b"agent_type", "created_after", b"created_after", "created_before", b"created_before", "execution_id", b"execution_id", "label", b"label", "limit", b"limit", "page", b"page", "priority", b"priority", "starting_after", b"starting_after", "status", b"status", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__agent_id: _TypeAlias = _typing.Literal["agent_id"]  # noqa: Y015
     _WhichOneofArgType__agent_id: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id"]  # noqa: Y015
     _WhichOneofReturnType__agent_type: _TypeAlias = _typing.Literal["agent_type"]  # noqa: Y015
     _WhichOneofArgType__agent_type: _TypeAlias = _typing.Literal["_agent_type", b"_agent_type"]  # noqa: Y015
+    _WhichOneofReturnType__execution_id: _TypeAlias = _typing.Literal["execution_id"]  # noqa: Y015
+    _WhichOneofArgType__execution_id: _TypeAlias = _typing.Literal["_execution_id", b"_execution_id"]  # noqa: Y015
     _WhichOneofReturnType__limit: _TypeAlias = _typing.Literal["limit"]  # noqa: Y015
     _WhichOneofArgType__limit: _TypeAlias = _typing.Literal["_limit", b"_limit"]  # noqa: Y015
     _WhichOneofReturnType__page: _TypeAlias = _typing.Literal["page"]  # noqa: Y015
@@ -444,6 +450,8 @@ class ListTasksRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__agent_id) -> _WhichOneofReturnType__agent_id | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__agent_type) -> _WhichOneofReturnType__agent_type | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__execution_id) -> _WhichOneofReturnType__execution_id | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__limit) -> _WhichOneofReturnType__limit | None: ...
     @_typing.overload
@@ -820,6 +828,9 @@ class Task(_message.Message):
     DURATION_FIELD_NUMBER: _builtins.int
     ESTIMATED_COMPLETION_FIELD_NUMBER: _builtins.int
     CANCEL_REQUESTED_AT_FIELD_NUMBER: _builtins.int
+    EXECUTION_ID_FIELD_NUMBER: _builtins.int
+    STEP_ID_FIELD_NUMBER: _builtins.int
+    ITEM_FIELD_NUMBER: _builtins.int
     LOGS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     agent_id: _builtins.str
@@ -847,6 +858,10 @@ class Task(_message.Message):
     """What the agent returned, once completed. Among others, a result above 16 KiB is left out."""
     result_omitted: _builtins.bool
     """True where the result was left out for its size; GetTask has it."""
+    execution_id: _builtins.str
+    """The execution and the step of it that it was made for; with `for_each`, for which item, from 0."""
+    step_id: _builtins.str
+    item: _builtins.int
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
@@ -922,14 +937,21 @@ class Task(_message.Message):
         duration: _duration_pb2.Duration | None = ...,
         estimated_completion: _timestamp_pb2.Timestamp | None = ...,
         cancel_requested_at: _timestamp_pb2.Timestamp | None = ...,
+        execution_id: _builtins.str | None = ...,
+        step_id: _builtins.str | None = ...,
+        item: _builtins.int | None = ...,
         logs: _abc.Iterable[_common_pb2.LogLine] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id", "_payload", b"_payload", "_progress_message", b"_progress_message", "_result", b"_result", "_result_omitted", b"_result_omitted", "_retry_of", b"_retry_of", "agent_id", b"agent_id", "cancel_requested_at", b"cancel_requested_at", "completed_at", b"completed_at", "created_at", b"created_at", "duration", b"duration", "error", b"error", "estimated_completion", b"estimated_completion", "payload", b"payload", "progress_message", b"progress_message", "ready_at", b"ready_at", "result", b"result", "result_omitted", b"result_omitted", "retry", b"retry", "retry_of", b"retry_of", "schedule", b"schedule", "started_at", b"started_at", "timeout", b"timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id", "_execution_id", b"_execution_id", "_item", b"_item", "_payload", b"_payload", "_progress_message", b"_progress_message", "_result", b"_result", "_result_omitted", b"_result_omitted", "_retry_of", b"_retry_of", "_step_id", b"_step_id", "agent_id", b"agent_id", "cancel_requested_at", b"cancel_requested_at", "completed_at", b"completed_at", "created_at", b"created_at", "duration", b"duration", "error", b"error", "estimated_completion", b"estimated_completion", "execution_id", b"execution_id", "item", b"item", "payload", b"payload", "progress_message", b"progress_message", "ready_at", b"ready_at", "result", b"result", "result_omitted", b"result_omitted", "retry", b"retry", "retry_of", b"retry_of", "schedule", b"schedule", "started_at", b"started_at", "step_id", b"step_id", "timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id", "_payload", b"_payload", "_progress_message", b"_progress_message", "_result", b"_result", "_result_omitted", b"_result_omitted", "_retry_of", b"_retry_of", "agent_id", b"agent_id", "agent_type", b"agent_type", "attempt", b"attempt", "cancel_requested_at", b"cancel_requested_at", "completed_at", b"completed_at", "created_at", b"created_at", "duration", b"duration", "error", b"error", "estimated_completion", b"estimated_completion", "failures", b"failures", "id", b"id", "labels", b"labels", "logs", b"logs", "payload", b"payload", "priority", b"priority", "progress", b"progress", "progress_message", b"progress_message", "ready_at", b"ready_at", "result", b"result", "result_omitted", b"result_omitted", "retry", b"retry", "retry_of", b"retry_of", "schedule", b"schedule", "started_at", b"started_at", "status", b"status", "timeout", b"timeout", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id", "_execution_id", b"_execution_id", "_item", b"_item", "_payload", b"_payload", "_progress_message", b"_progress_message", "_result", b"_result", "_result_omitted", b"_result_omitted", "_retry_of", b"_retry_of", "_step_id", b"_step_id", "agent_id", b"agent_id", "agent_type", b"agent_type", "attempt", b"attempt", "cancel_requested_at", b"cancel_requested_at", "completed_at", b"completed_at", "created_at", b"created_at", "duration", b"duration", "error", b"error", "estimated_completion", b"estimated_completion", "execution_id", b"execution_id", "failures", b"failures", "id", b"id", "item", b"item", "labels", b"labels", "logs", b"logs", "payload", b"payload", "priority", b"priority", "progress", b"progress", "progress_message", b"progress_message", "ready_at", b"ready_at", "result", b"result", "result_omitted", b"result_omitted", "retry", b"retry", "retry_of", b"retry_of", "schedule", b"schedule", "started_at", b"started_at", "status", b"status", "step_id", b"step_id", "timeout", b"timeout", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__agent_id: _TypeAlias = _typing.Literal["agent_id"]  # noqa: Y015
     _WhichOneofArgType__agent_id: _TypeAlias = _typing.Literal["_agent_id", b"_agent_id"]  # noqa: Y015
+    _WhichOneofReturnType__execution_id: _TypeAlias = _typing.Literal["execution_id"]  # noqa: Y015
+    _WhichOneofArgType__execution_id: _TypeAlias = _typing.Literal["_execution_id", b"_execution_id"]  # noqa: Y015
+    _WhichOneofReturnType__item: _TypeAlias = _typing.Literal["item"]  # noqa: Y015
+    _WhichOneofArgType__item: _TypeAlias = _typing.Literal["_item", b"_item"]  # noqa: Y015
     _WhichOneofReturnType__payload: _TypeAlias = _typing.Literal["payload"]  # noqa: Y015
     _WhichOneofArgType__payload: _TypeAlias = _typing.Literal["_payload", b"_payload"]  # noqa: Y015
     _WhichOneofReturnType__progress_message: _TypeAlias = _typing.Literal["progress_message"]  # noqa: Y015
@@ -940,8 +962,14 @@ class Task(_message.Message):
     _WhichOneofArgType__result_omitted: _TypeAlias = _typing.Literal["_result_omitted", b"_result_omitted"]  # noqa: Y015
     _WhichOneofReturnType__retry_of: _TypeAlias = _typing.Literal["retry_of"]  # noqa: Y015
     _WhichOneofArgType__retry_of: _TypeAlias = _typing.Literal["_retry_of", b"_retry_of"]  # noqa: Y015
+    _WhichOneofReturnType__step_id: _TypeAlias = _typing.Literal["step_id"]  # noqa: Y015
+    _WhichOneofArgType__step_id: _TypeAlias = _typing.Literal["_step_id", b"_step_id"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__agent_id) -> _WhichOneofReturnType__agent_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__execution_id) -> _WhichOneofReturnType__execution_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__item) -> _WhichOneofReturnType__item | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__payload) -> _WhichOneofReturnType__payload | None: ...
     @_typing.overload
@@ -952,6 +980,8 @@ class Task(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__result_omitted) -> _WhichOneofReturnType__result_omitted | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__retry_of) -> _WhichOneofReturnType__retry_of | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__step_id) -> _WhichOneofReturnType__step_id | None: ...
 
 Global___Task: _TypeAlias = Task  # noqa: Y015
 

@@ -93,7 +93,7 @@ def _steps(text: Any) -> None:
         sa.Column("status", sa.String(), nullable=False),
         sa.Column("items", sa.Integer(), nullable=True),
         *(_whole(name) for name in ("begun", "running", "completed", "kept")),
-        *(sa.Column(name, sa.String(), nullable=True) for name in ("round_from", "first_id", "last_id")),
+        *(sa.Column(name, sa.String(), nullable=True) for name in ("round_from", "first_id", "last_id", "decision")),
         _whole("bytes"),
         sa.Column("undo_next", sa.Integer(), nullable=True),
         sa.Column("compensation", sa.String(), nullable=True),

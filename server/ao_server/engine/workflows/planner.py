@@ -1,0 +1,432 @@
+"""What an execution does next: a pure fold. `step(graph, state, event, now)` gives the rows that change, and commands.
+
+The state is the row of the execution and the rows of those steps that an event concerns: the step itself, those that it
+feeds and those behind a join among them (`Graph.touched`), so an event costs the same in an execution of any size.
+Whoever carries out a command answers with the next event, in the same transaction where nothing outside is waited for.
+
+`unmet` counts the steps in front of a step that have not ended. `active` counts the steps that run and the undoing that
+does: an execution ends when nothing is active any more. What can be undone is a linked list through the rows, the last
+completed first: `undo_next`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from ao_server.engine.transitions import Failure
+from ao_server.engine.workflows.definition import Graph, Step
+from ao_server.store import rows
+
+MAX_OUTPUT_BYTES: Final = 1024 * 1024
+MAX_PARALLEL: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The execution begins. The state has all of its steps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What a look at a step's condition and list has found. `items`: None for a step without `for_each`. `is_skipped`:
+    its condition does not hold. `failure`: one of the two could not be evaluated.
+    """
+
+    place: int
+    items: int | None = None
+    is_skipped: bool = False
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """What ran for a step, or one item of it, has a result of so many bytes."""
+
+    place: int
+    bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """What ran for a step, or one item of it, has failed, or could not be begun."""
+
+    place: int
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """What ran for a step, or one item of it, was cancelled. Where nobody wanted that of the execution, the step has
+    failed with this.
+    """
+
+    place: int
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class UndoBegun:
+    """The step is being undone."""
+
+    place: int
+
+
+@dataclass(frozen=True, slots=True)
+class CancelRequested:
+    """Somebody wants it to stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """Nothing runs any more, and the state has all steps that have not ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retried:
+    """It is to go on after it failed or was cancelled, with nothing undone. The state has all of its steps."""
+
+
+Event = Started | Looked | Completed | Failed | Cancelled | UndoBegun | CancelRequested | Closed | Retried
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Evaluate the step's condition and list. Answered by Looked."""
+
+    place: int
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Begin the step, or its next `count` items, the first of which is the `start`th of those that are left to do.
+    Each is answered by Completed, Failed or Cancelled.
+    """
+
+    place: int
+    start: int = 0
+    count: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Gather:
+    """Make the results of all items the output of the step, in order."""
+
+    place: int
+
+
+@dataclass(frozen=True, slots=True)
+class StopWaiting:
+    """Cancel what was not begun by anybody yet: pending tasks, approvals. Each is answered by Cancelled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Cancel all that waits or runs. Each is answered by Completed, Failed or Cancelled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Undo:
+    """Begin to undo a step. Answered by UndoBegun, then as Run is."""
+
+    place: int
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Load the steps that have not ended. Answered by Closed."""
+
+
+Command = Look | Run | Gather | StopWaiting | Stop | Undo | Close
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """An execution, and those of its steps that are known here, by place."""
+
+    execution: rows.Execution
+    steps: Mapping[int, rows.ExecutionStep]
+
+
+@dataclass(frozen=True, slots=True)
+class Next:
+    """What an event leads to: the execution after it, those steps that have changed, and what is to be done."""
+
+    execution: rows.Execution
+    steps: Mapping[int, rows.ExecutionStep]
+    commands: Sequence[Command]
+
+
+def step(graph: Graph, state: State, event: Event, now: int) -> Next:
+    """What an event leads to. The rows that were given are not changed."""
+    fold = _Fold(graph, state, now)
+    fold.take(event)
+    fold.settle()
+    return Next(fold.execution, fold.changed, fold.commands)
+
+
+def can_begin(step: rows.ExecutionStep) -> int:
+    """How many items of a step are left to begin."""
+    return (step.items or 0) - step.kept - step.begun
+
+
+@dataclass(slots=True)
+class _Fold:
+    """One event's worth of the fold, on copies."""
+
+    graph: Graph
+    before: State
+    now: int
+    execution: rows.Execution = field(init=False)
+    changed: dict[int, rows.ExecutionStep] = field(default_factory=dict[int, rows.ExecutionStep])
+    commands: list[Command] = field(default_factory=list[Command])
+
+    def __post_init__(self) -> None:
+        self.execution = rows.copy_of(self.before.execution)
+
+    def take(self, event: Event) -> None:
+        match event:
+            case Started():
+                self._start()
+            case Looked():
+                self._looked(event)
+            case Completed(place, size):
+                self._ended(place, lambda row: self._completed(row, size))
+            case Failed(place, failure):
+                self._ended(place, lambda row: self._failed(row, failure))
+            case Cancelled(place, failure):
+                self._ended(place, lambda row: self._cancelled(row, failure))
+            case UndoBegun(place):
+                row = self._row(place)
+                row.compensation = "running"
+                self.execution.undo_next = row.undo_next
+            case CancelRequested():
+                self.execution.phase = "cancelling"
+                self.execution.cancel_requested_at = self.now
+                self.commands.append(Stop())
+            case Closed():
+                self._close()
+            case Retried():
+                self._retry()
+
+    def settle(self) -> None:
+        """Where nothing is active, the next phase begins."""
+        it = self.execution
+        if it.active or it.phase == "ended":
+            return
+        if it.phase == "failing" and it.compensates:
+            it.phase = "undoing"
+        if it.phase == "undoing" and it.undo_next is not None:
+            it.active = 1
+            self.commands.append(Undo(it.undo_next))
+        elif it.open:
+            self.commands.append(Close())
+        else:
+            it.status = _ENDS[it.phase]
+            it.phase = "ended"
+            it.completed_at = max(self.now, it.created_at)
+
+    def _row(self, place: int) -> rows.ExecutionStep:
+        row = self.changed.get(place)
+        if row is None:
+            row = self.changed[place] = rows.copy_of(self.before.steps[place])
+        return row
+
+    def _definition(self, place: int) -> Step:
+        definition = self.graph.nodes[place].step
+        assert definition is not None
+        return definition
+
+    def _start(self) -> None:
+        self.execution.open = len(self.graph.nodes)
+        for node in self.graph.nodes:
+            self._row(node.place).unmet = len(node.needs)
+        for node in self.graph.nodes:
+            if not node.needs:
+                self._ready(node.place)
+
+    def _ready(self, place: int) -> None:
+        """Nothing is in front of it any more: it is about to begin."""
+        self.execution.active += 1
+        if self.graph.nodes[place].step is None:
+            self._leave(self._row(place), "completed")
+            self._feed(place)
+        else:
+            self.commands.append(Look(place))
+
+    def _looked(self, looked: Looked) -> None:
+        row = self._row(looked.place)
+        if self.execution.phase != "forward":
+            self._leave(row, "cancelled")
+        elif looked.failure is not None:
+            self._fail(row, looked.failure)
+        elif looked.is_skipped:
+            self._leave(row, "skipped")
+            self._feed(looked.place)
+        else:
+            row.status = "running"
+            row.started_at = self.now
+            if looked.items is None:
+                self._run(row, 1)
+            else:
+                row.items = looked.items
+                self._settle_items(row)
+
+    def _run(self, row: rows.ExecutionStep, count: int) -> None:
+        if self._definition(row.place).kind == "approval":
+            self.execution.approvals += 1
+        if count > 0:
+            self.commands.append(Run(row.place, row.begun, count))
+            row.begun += count
+            row.running += count
+
+    def _ended(self, place: int, outcome: Callable[[rows.ExecutionStep], None]) -> None:
+        row = self._row(place)
+        if row.compensation != "running":
+            row.running -= 1
+        outcome(row)
+
+    def _completed(self, row: rows.ExecutionStep, size: int) -> None:
+        if row.compensation == "running":
+            self._undone(row, "completed")
+            return
+        row.bytes += size
+        if row.items is None:
+            self._complete(row)
+            return
+        row.completed += 1
+        if row.bytes > MAX_OUTPUT_BYTES and not self._gives_up(row):
+            row.error_code = "output_too_large"
+            row.error_message = f"the results are more than {MAX_OUTPUT_BYTES} bytes together"
+        self._settle_items(row)
+
+    def _failed(self, row: rows.ExecutionStep, failure: Failure) -> None:
+        if row.compensation == "running":
+            self._undone(row, "failed")
+        elif row.items is None:
+            self._fail(row, failure)
+        else:
+            if row.error_code is None:
+                row.error_code, row.error_message = failure.code, failure.message
+            self._settle_items(row)
+
+    def _cancelled(self, row: rows.ExecutionStep, failure: Failure) -> None:
+        if self.execution.phase in ("forward", "undoing"):
+            self._failed(row, failure)
+        elif row.compensation == "running":
+            self._undone(row, "cancelled")
+        elif row.items is None:
+            self._leave(row, "cancelled")
+        else:
+            self._settle_items(row)
+
+    def _settle_items(self, row: rows.ExecutionStep) -> None:
+        """An item has ended, or there are none: the next begins, or the step ends with the last that runs."""
+        gives_up = self._gives_up(row) or self.execution.phase != "forward"
+        parallel = self._definition(row.place).max_parallel or MAX_PARALLEL
+        if not gives_up:
+            self._run(row, min(can_begin(row), parallel - row.running))
+        if row.running:
+            return
+        if not can_begin(row) and not self._gives_up(row) and self._was_whole(row):
+            self.commands.append(Gather(row.place))
+            if row.error_code is None:
+                self._complete(row)
+            else:
+                self._fail(row, Failure(row.error_code, row.error_message or ""))
+        elif row.error_code is not None:
+            self._fail(row, Failure(row.error_code, row.error_message or ""))
+        else:
+            self._leave(row, "cancelled")
+
+    def _was_whole(self, row: rows.ExecutionStep) -> bool:
+        """Whether every item has a result, or a failure of its own that does not matter."""
+        return row.error_code is not None or row.completed + row.kept == row.items
+
+    def _gives_up(self, row: rows.ExecutionStep) -> bool:
+        """Whether a failure of an item, or the size of the results, has failed the step."""
+        if row.error_code is None:
+            return False
+        return row.bytes > MAX_OUTPUT_BYTES or self._definition(row.place).on_failure != "continue"
+
+    def _complete(self, row: rows.ExecutionStep) -> None:
+        self._leave(row, "completed")
+        if self._definition(row.place).compensate is not None:
+            row.undo_next, self.execution.undo_next = self.execution.undo_next, row.place
+        self._feed(row.place)
+
+    def _fail(self, row: rows.ExecutionStep, failure: Failure) -> None:
+        self._leave(row, "failed")
+        row.error_code, row.error_message = failure.code, failure.message
+        policy = self._definition(row.place).on_failure
+        if policy == "continue":
+            self._feed(row.place)
+            return
+        it = self.execution
+        if it.error_code is None:
+            it.error_code = failure.code
+            it.error_message = f"step {self._definition(row.place).id!r}: {failure.message}"
+        if policy == "compensate" and it.phase in ("forward", "failing"):
+            it.compensates = 1
+        if it.phase == "forward":
+            it.phase = "failing"
+            self.commands.append(StopWaiting())
+
+    def _leave(self, row: rows.ExecutionStep, status: str) -> None:
+        """The step has ended."""
+        row.status = status
+        row.completed_at = self.now
+        row.due_at = None
+        node = self.graph.nodes[row.place]
+        if row.begun and node.step is not None and node.step.kind == "approval":
+            self.execution.approvals -= 1
+        self.execution.open -= 1
+        self.execution.active -= 1
+
+    def _feed(self, place: int) -> None:
+        for fed in self.graph.nodes[place].feeds:
+            row = self._row(fed)
+            row.unmet -= 1
+            if not row.unmet and self.execution.phase == "forward":
+                self._ready(fed)
+
+    def _undone(self, row: rows.ExecutionStep, how: str) -> None:
+        row.compensation = how
+        self.execution.active -= 1
+
+    def _close(self) -> None:
+        for place, row in self.before.steps.items():
+            if row.status == "pending":
+                closed = self._row(place)
+                closed.status = "cancelled"
+                closed.completed_at = self.now
+                self.execution.open -= 1
+
+    def _retry(self) -> None:
+        it = self.execution
+        again = {place for place, row in self.before.steps.items() if self._runs_again(row)}
+        for place in again:
+            self._reset(self._row(place))
+        for place in again:
+            self._row(place).unmet = sum(need in again for need in self.graph.nodes[place].needs)
+        it.status, it.phase, it.completed_at, it.cancel_requested_at = "running", "forward", None, None
+        it.error_code = it.error_message = None
+        it.open, it.active = len(again), 0
+        for place in sorted(again):
+            if not self._row(place).unmet and self._row(place).status == "pending":
+                self._ready(place)
+
+    def _runs_again(self, row: rows.ExecutionStep) -> bool:
+        if row.status == "failed":
+            # What came after one that did not matter has gone on without it.
+            return self._definition(row.place).on_failure != "continue"
+        return row.status == "cancelled"
+
+    def _reset(self, row: rows.ExecutionStep) -> None:
+        row.status = "pending"
+        row.kept += row.completed
+        row.items = row.round_from = row.started_at = row.completed_at = None
+        row.decision = row.error_code = row.error_message = None
+        row.begun = row.running = row.completed = 0
+
+
+_ENDS: Final = {"forward": "completed", "failing": "failed", "undoing": "failed", "cancelling": "cancelled"}
