@@ -4,7 +4,7 @@ from collections.abc import Generator, Sequence
 from typing import Any, Final
 
 from ao_server.engine.ids import Ids
-from ao_server.engine.workflows import evaluation, planner, work
+from ao_server.engine.workflows import evaluation, moves, work
 from ao_server.engine.workflows.definition import Node
 from ao_server.engine.workflows.evaluation import CannotBegin
 from ao_server.engine.workflows.knowledge import Knowledge, Operations
@@ -26,7 +26,7 @@ class Beginning:
         lists: Lists,
         selections: WorkflowSelections,
         ids: Ids,
-        events: list[planner.Event],
+        events: list[moves.Event],
         *,
         is_first: bool,
     ) -> None:
@@ -48,7 +48,7 @@ class Beginning:
             self._lists.put(self._key(place), Listed(values, items, None))
         self._events.append(looked)
 
-    def run(self, command: planner.Run) -> Operations:
+    def run(self, command: moves.Run) -> Operations:
         """Begins a step, or some of its items."""
         known = self._known
         node = known.graph.nodes[command.place]
@@ -65,14 +65,14 @@ class Beginning:
                 listed = None if node.for_each is None else (yield from self._listed(node))
                 yield self._run_children(command, listed)
 
-    def run_known_items(self, command: planner.Run, now: int) -> Changes[None] | None:
+    def run_known_items(self, command: moves.Run, now: int) -> Changes[None] | None:
         """Begins tasks for items that are in memory; None when they are not, or there is more to it."""
         if self._known.definition(command.place).kind != "task":
             return None
         listed = self._lists.get(self._key(command.place))
         return None if listed is None else self._changes(command, listed, now)
 
-    def _changes(self, command: planner.Run, listed: Listed, now: int) -> Changes[None]:
+    def _changes(self, command: moves.Run, listed: Listed, now: int) -> Changes[None]:
         known = self._known
         node, step = known.graph.nodes[command.place], known.definition(command.place)
         changes: Changes[None] = Changes(None)
@@ -81,7 +81,7 @@ class Beginning:
             try:
                 payload = evaluation.item_payload(node, listed.values, listed.items[index], index)
             except CannotBegin as refusal:
-                self._events.append(planner.Failed(command.place, refusal.failure))
+                self._events.append(moves.Failed(command.place, refusal.failure))
                 continue
             task = work.task(known.execution, step, payload, self._ids, now, item=index, is_first=self._is_first)
             changes.include([task])
@@ -96,7 +96,7 @@ class Beginning:
             try:
                 payload = evaluation.payload(known.graph, node, known.values(known.graph.reads(node.place)))
             except CannotBegin as refusal:
-                self._events.append(planner.Failed(node.place, refusal.failure))
+                self._events.append(moves.Failed(node.place, refusal.failure))
                 return Changes(None)
             step = known.definition(node.place)
             task = work.task(known.execution, step, payload, self._ids, now, is_first=self._is_first)
@@ -112,7 +112,7 @@ class Beginning:
             try:
                 shown = evaluation.approval_input(node, known.values(known.graph.reads(node.place)))
             except CannotBegin as refusal:
-                self._events.append(planner.Failed(node.place, refusal.failure))
+                self._events.append(moves.Failed(node.place, refusal.failure))
                 return Changes(None)
             changes: Changes[None] = Changes(None, self._made(node.place, [], now))
             # It is asked again where the execution was retried.
@@ -122,7 +122,7 @@ class Beginning:
 
         return Operation(decide, keys=[kept])
 
-    def _run_children(self, command: planner.Run, listed: Listed | None) -> Operation[None]:
+    def _run_children(self, command: moves.Run, listed: Listed | None) -> Operation[None]:
         known = self._known
         node, step = known.graph.nodes[command.place], known.definition(command.place)
         values = known.values(known.graph.reads(command.place)) if listed is None else listed.values
@@ -138,7 +138,7 @@ class Beginning:
                     version = _executable(workflow, known.execution)
                     parameters = evaluation.child_parameters(node, values, item, index)
                 except CannotBegin as refusal:
-                    self._events.append(planner.Failed(command.place, refusal.failure))
+                    self._events.append(moves.Failed(command.place, refusal.failure))
                     continue
                 new = work.NewExecution(
                     known.key.project_id,

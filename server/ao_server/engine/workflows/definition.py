@@ -13,7 +13,7 @@ __all__ = ["Compensation", "Graph", "Node", "Step", "compiled", "decode", "encod
 
 MAX_STEPS: Final = 1_000
 MAX_EDGES: Final = 10_000
-# Characters of all expressions together: to parse one takes some 3 µs, and its tree 150 bytes while the graph lives.
+# Characters of all expressions together: each costs some 3 µs to parse, and 150 bytes while the graph lives.
 MAX_EXPRESSIONS: Final = 200_000
 # How many steps of a long cycle are named.
 _SHOWN: Final = 20

@@ -6,7 +6,7 @@ from typing import Final
 from ao_server.engine import transitions
 from ao_server.engine.ids import Ids
 from ao_server.engine.transitions import Failure
-from ao_server.engine.workflows import evaluation, planner, work
+from ao_server.engine.workflows import evaluation, moves, work
 from ao_server.engine.workflows.evaluation import CannotBegin
 from ao_server.engine.workflows.knowledge import Knowledge, Operations
 from ao_server.store import rows
@@ -25,7 +25,7 @@ class Ending:
         selections: WorkflowSelections,
         ids: Ids,
         stop: Callable[[rows.Task], None],
-        events: list[planner.Event],
+        events: list[moves.Event],
     ) -> None:
         """`stop` tells the process of a running task to stop it, after the commit."""
         self._known = known
@@ -34,21 +34,21 @@ class Ending:
         self._stop = stop
         self._events = events
 
-    def do(self, command: planner.Command) -> Operations:
+    def do(self, command: moves.Command) -> Operations:
         """Carries out a command."""
         match command:
-            case planner.Gather(place):
+            case moves.Gather(place):
                 yield self._gather(place)
-            case planner.StopWaiting():
+            case moves.StopWaiting():
                 yield from self._stop_approvals(ANOTHER_FAILED)
                 yield self._stop_tasks(ANOTHER_FAILED, running=False)
-            case planner.Stop():
+            case moves.Stop():
                 yield from self._stop_approvals(transitions.STOPPED)
                 yield self._stop_tasks(transitions.STOPPED, running=True)
                 yield self.stop_children()
-            case planner.Undo(place):
+            case moves.Undo(place):
                 yield from self._undo(place)
-            case planner.Close():
+            case moves.Close():
                 yield self._close()
             case _:
                 raise TypeError(f"{command} ends nothing")
@@ -92,7 +92,7 @@ class Ending:
         def decide(found: Found, now: int) -> Changes[None]:
             known.take_steps(missing, found)
             waiting = [place for place in places if known.steps[place].status == "running"]
-            self._events.extend(planner.Cancelled(place, reason) for place in waiting)
+            self._events.extend(moves.Cancelled(place, reason) for place in waiting)
             return Changes(None)
 
         yield Operation(decide, keys=list(map(known.step_key, missing)))
@@ -136,13 +136,13 @@ class Ending:
         node, step = known.graph.nodes[place], known.definition(place)
         reads = {place, *(known.graph.places[each] for each in (node.undo_input.steps if node.undo_input else ()))}
         yield from known.load(reads)
-        self._events.append(planner.UndoBegun(place))
+        self._events.append(moves.UndoBegun(place))
 
         def decide(found: Found, now: int) -> Changes[None]:
             try:
                 payload = evaluation.undo_payload(node, known.values(reads))
             except CannotBegin as refusal:
-                self._events.append(planner.Failed(place, refusal.failure))
+                self._events.append(moves.Failed(place, refusal.failure))
                 return Changes(None)
             made = work.undoing(known.execution, step, payload, self._ids, now)
             return Changes(None, made.rows, made.events)
@@ -156,7 +156,7 @@ class Ending:
         def decide(found: Found, now: int) -> Changes[None]:
             for (row,) in found.selected:
                 known.steps[row.place] = row
-            self._events.append(planner.Closed())
+            self._events.append(moves.Closed())
             return Changes(None)
 
         return Operation(decide, selection=self._selections.pending_steps(*known.key))

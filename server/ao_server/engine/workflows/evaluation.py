@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from agent_orchestration import free_json
 from ao_server.engine.transitions import Failure
-from ao_server.engine.workflows import expressions, planner
+from ao_server.engine.workflows import expressions, moves
 from ao_server.engine.workflows.definition import Graph, Node
 from ao_server.engine.workflows.expressions import BadExpression, Expression
 
@@ -53,17 +53,17 @@ class Values:
             raise CannotBegin("invalid_expression", f"{_shown(expression)}: {error}") from None
 
 
-def look(node: Node, values: Values) -> tuple[planner.Looked, list[Any]]:
+def look(node: Node, values: Values) -> tuple[moves.Looked, list[Any]]:
     """Whether the step runs, and its items, none for a step without."""
     try:
         if node.condition is not None and not expressions.is_true(values.evaluate(node.condition)):
-            return planner.Looked(node.place, is_skipped=True), []
+            return moves.Looked(node.place, is_skipped=True), []
         if node.for_each is None:
-            return planner.Looked(node.place), []
+            return moves.Looked(node.place), []
         items = items_of(node.for_each, values)
-        return planner.Looked(node.place, len(items)), items
+        return moves.Looked(node.place, len(items)), items
     except CannotBegin as refusal:
-        return planner.Looked(node.place, failure=refusal.failure), []
+        return moves.Looked(node.place, failure=refusal.failure), []
 
 
 def items_of(for_each: Expression, values: Values) -> list[Any]:

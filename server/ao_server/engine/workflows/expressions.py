@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import jmespath
 from jmespath import exceptions
-from jmespath.functions import Functions
+from jmespath.functions import TYPES_MAP, Functions
 from jmespath.parser import ParsedResult, Parser
 
 MAX_LENGTH: Final = 2_000
@@ -43,7 +43,8 @@ class Expression:
         try:
             return self._parsed.search(values)
         except exceptions.JMESPathTypeError as error:
-            raise BadExpression(f"{error.function_name}() does not take a value of type {error.actual_type}") from None
+            kind = TYPES_MAP.get(error.actual_type, error.actual_type)
+            raise BadExpression(f"{error.function_name}() does not take a value of type {kind}") from None
         except RecursionError:
             raise BadExpression("the values are nested too deeply") from None
         except OverflowError:
@@ -189,7 +190,9 @@ def _check_call(name: str, kinds: list[str]) -> None:
     variadic = signature[-1].get("variadic", False)
     if len(kinds) < len(signature) or (len(kinds) > len(signature) and not variadic):
         least = "at least " if variadic else ""
-        raise BadExpression(f"{name}() takes {least}{len(signature)} arguments, not {len(kinds)}")
+        raise BadExpression(
+            f"{name}() takes {least}{len(signature)} argument{'s' * (len(signature) > 1)}, not {len(kinds)}"
+        )
     for place, kind in enumerate(kinds):
         takes_expression = "expref" in signature[min(place, len(signature) - 1)]["types"]
         if takes_expression != (kind == "expref"):

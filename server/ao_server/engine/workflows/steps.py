@@ -68,7 +68,7 @@ def decode(text: str) -> list[Step]:
 def misfits(step: Step) -> Iterator[tuple[str, str]]:
     """What is wrong with a step whatever stands beside it: the field and what is wrong with it."""
     if _ID.fullmatch(step.id) is None:
-        yield "id", "an id is 1 to 64 letters, digits, `_` and `-`, and does not begin with a digit or `-`"
+        yield "id", "an id is 1 to 64 letters, digits, `_` and `-`, and begins with a letter or `_`"
     if step.kind not in _NEEDED:
         yield "kind", f"must be one of {', '.join(_NEEDED)}"
     for field in _NEEDED.get(step.kind, ()):

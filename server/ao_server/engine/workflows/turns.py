@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ao_server.engine.ids import Ids
 from ao_server.engine.transitions import Failure
-from ao_server.engine.workflows import evaluation, planner, tidings, work
+from ao_server.engine.workflows import evaluation, moves, planner, tidings, work
 from ao_server.engine.workflows.beginning import Beginning
 from ao_server.engine.workflows.ending import Ending
 from ao_server.engine.workflows.graphs import Graphs
@@ -47,8 +47,8 @@ class Turn:
         self._happenings = happenings
         self._lists = tools.lists
         self._known = Knowledge(key, tools.graphs)
-        self._events: list[planner.Event] = []
-        self._commands: deque[planner.Command] = deque()
+        self._events: list[moves.Event] = []
+        self._commands: deque[moves.Command] = deque()
         is_first = any(isinstance(each, Begun) for each in happenings)
         self._beginning = Beginning(
             self._known, tools.lists, tools.selections, tools.ids, self._events, is_first=is_first
@@ -75,7 +75,7 @@ class Turn:
         if known.execution.parent_id is not None and known.execution.status == "completed":
             yield from self._ending.hand_up()
 
-    def _fold(self, happened: Sequence[Happening | planner.Event]) -> Operation[None]:
+    def _fold(self, happened: Sequence[Happening | moves.Event]) -> Operation[None]:
         known = self._known
         missing = known.missing(place for each in happened for place in self._concerned(each))
         is_new = any(isinstance(each, Begun) for each in happened)
@@ -89,12 +89,12 @@ class Turn:
             first, before = known.execution, dict[int, rows.ExecutionStep]()
             changes: Changes[None] = Changes(None)
             events = deque(event for each in happened if (event := self._event(each, found)) is not None)
-            has_begun = any(isinstance(event, planner.Started | planner.Retried) for event in events)
+            has_begun = any(isinstance(event, moves.Started | moves.Retried) for event in events)
             while events:
                 event = events.popleft()
                 if self._is_late(event):
                     continue
-                following = planner.step(known.graph, planner.State(known.execution, known.steps), event, now)
+                following = planner.step(known.graph, moves.State(known.execution, known.steps), event, now)
                 for place, row in following.steps.items():
                     before.setdefault(place, known.steps[place])
                     known.steps[place] = row
@@ -116,34 +116,34 @@ class Turn:
             if before.status == "running" and after.status != "running":
                 self._lists.forget(StepKey(*self._known.key, after.place))
 
-    def _begin(self, command: planner.Command, events: deque[planner.Event], changes: Changes[None], now: int) -> None:
+    def _begin(self, command: moves.Command, events: deque[moves.Event], changes: Changes[None], now: int) -> None:
         """Does at once what needs nothing from the store; the rest is done in its turn."""
-        if isinstance(command, planner.Look):
+        if isinstance(command, moves.Look):
             node = self._known.graph.nodes[command.place]
             if node.condition is None and node.for_each is None:
-                events.append(planner.Looked(command.place))
+                events.append(moves.Looked(command.place))
                 return
-        if isinstance(command, planner.Run):
+        if isinstance(command, moves.Run):
             made = self._beginning.run_known_items(command, now)
             if made is not None:
                 changes.include([made])
                 return
         self._commands.append(command)
 
-    def _do(self, command: planner.Command) -> Operations:
+    def _do(self, command: moves.Command) -> Operations:
         match command:
-            case planner.Look(place):
+            case moves.Look(place):
                 yield from self._beginning.look(place)
-            case planner.Run():
+            case moves.Run():
                 yield from self._beginning.run(command)
             case _:
                 yield from self._ending.do(command)
 
-    def _concerned(self, happened: Happening | planner.Event) -> Sequence[int]:
+    def _concerned(self, happened: Happening | moves.Event) -> Sequence[int]:
         """The places of the steps that an event may change."""
         graph = self._known.graph
         match happened:
-            case Begun() | RetryWanted() | planner.Started() | planner.Retried():
+            case Begun() | RetryWanted() | moves.Started() | moves.Retried():
                 return range(len(graph.nodes))
             case TaskEnded(task):
                 return graph.touched(graph.places[task.step_id or ""])
@@ -151,12 +151,12 @@ class Turn:
                 return graph.touched(graph.places[child.parent_step or ""])
             case StepDecided(step):
                 return graph.touched(step.place)
-            case CancelWanted() | planner.CancelRequested() | planner.Closed():
+            case CancelWanted() | moves.CancelRequested() | moves.Closed():
                 return ()
             case _:
                 return graph.touched(happened.place)
 
-    def _result_keys(self, happened: Happening | planner.Event) -> list[Key]:
+    def _result_keys(self, happened: Happening | moves.Event) -> list[Key]:
         """The results whose sizes are counted."""
         match happened:
             case TaskEnded(task) if task.status == "completed":
@@ -166,16 +166,16 @@ class Turn:
             case _:
                 return []
 
-    def _event(self, happened: Happening | planner.Event, found: Found) -> planner.Event | None:
+    def _event(self, happened: Happening | moves.Event, found: Found) -> moves.Event | None:
         """What has happened, in the planner's words; None when nothing follows from it yet."""
         places = self._known.graph.places
         match happened:
             case Begun():
-                return planner.Started()
+                return moves.Started()
             case RetryWanted():
-                return planner.Retried()
+                return moves.Retried()
             case CancelWanted():
-                return planner.CancelRequested()
+                return moves.CancelRequested()
             case TaskEnded(task):
                 return _end_of_task(task, places[task.step_id or ""], found)
             case ChildEnded(child):
@@ -186,45 +186,45 @@ class Turn:
             case _:
                 return happened
 
-    def _is_late(self, event: planner.Event) -> bool:
+    def _is_late(self, event: moves.Event) -> bool:
         """Whether what it is about has ended already."""
         if self._known.execution.phase == "ended":
-            return not isinstance(event, planner.Retried)
-        if isinstance(event, planner.Completed | planner.Failed | planner.Cancelled):
+            return not isinstance(event, moves.Retried)
+        if isinstance(event, moves.Completed | moves.Failed | moves.Cancelled):
             row = self._known.steps[event.place]
             return not row.running and row.compensation != "running"
-        return isinstance(event, planner.CancelRequested) and self._known.execution.phase == "cancelling"
+        return isinstance(event, moves.CancelRequested) and self._known.execution.phase == "cancelling"
 
 
-def _end_of_task(task: rows.Task, place: int, found: Found) -> planner.Event:
+def _end_of_task(task: rows.Task, place: int, found: Found) -> moves.Event:
     if task.status == "completed":
         result = found.get(rows.Result, task.project_id, task.id)
-        return planner.Completed(place, 0 if result is None else result.bytes)
+        return moves.Completed(place, 0 if result is None else result.bytes)
     failure = Failure(task.error_code or "", task.error_message or "")
-    return planner.Failed(place, failure) if task.status == "failed" else planner.Cancelled(place, failure)
+    return moves.Failed(place, failure) if task.status == "failed" else moves.Cancelled(place, failure)
 
 
-def _end_of_child(child: rows.Execution, step: rows.ExecutionStep, found: Found) -> planner.Event:
+def _end_of_child(child: rows.Execution, step: rows.ExecutionStep, found: Found) -> moves.Event:
     if child.status == "completed":
         result = found.get(rows.ExecutionValue, child.project_id, child.id, work.RESULT, 0)
         if result is None:
             problem = f"the outputs of {child.id} are more than {evaluation.MAX_INPUT_BYTES} bytes together"
-            return planner.Failed(step.place, Failure("output_too_large", problem))
-        return planner.Completed(step.place, len(result.value.encode()))
+            return moves.Failed(step.place, Failure("output_too_large", problem))
+        return moves.Completed(step.place, len(result.value.encode()))
     if step.decision is not None:
-        return planner.Failed(step.place, Failure("timeout", f"{child.id} was not completed in time"))
+        return moves.Failed(step.place, Failure("timeout", f"{child.id} was not completed in time"))
     failure = Failure(child.error_code or "cancelled", f"{child.id}: {child.error_message or 'cancelled'}")
-    return planner.Failed(step.place, failure) if child.status == "failed" else planner.Cancelled(step.place, failure)
+    return moves.Failed(step.place, failure) if child.status == "failed" else moves.Cancelled(step.place, failure)
 
 
-def _decision(step: rows.ExecutionStep, *, is_approval: bool) -> planner.Event | None:
+def _decision(step: rows.ExecutionStep, *, is_approval: bool) -> moves.Event | None:
     if not is_approval:
         # Its executions have been asked to stop.
         return None
     match step.decision:
         case "approved":
-            return planner.Completed(step.place)
+            return moves.Completed(step.place)
         case "rejected":
-            return planner.Failed(step.place, Failure("rejected", step.error_message or "rejected"))
+            return moves.Failed(step.place, Failure("rejected", step.error_message or "rejected"))
         case _:
-            return planner.Failed(step.place, Failure("timeout", "not approved in time"))
+            return moves.Failed(step.place, Failure("timeout", "not approved in time"))
