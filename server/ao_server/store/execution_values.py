@@ -66,8 +66,8 @@ async def _read(
         return
     async with reader.connect() as connection:
         for name, some in groupby(sorted(set(sources)), key=lambda source: source.name):
-            for row in await connection.execute(_statement(project_id, name, list(some), of)):
-                owner_id, place, found = row.tuple()
+            answered: Any = await connection.execute(_statement(project_id, name, list(some), of))
+            for owner_id, place, found in answered:
                 yield Source(name, owner_id, place), found
 
 
