@@ -17,6 +17,7 @@ from agent_orchestration.v1 import (
     access_pb2_grpc,
     agents_pb2_grpc,
     audit_pb2_grpc,
+    executions_pb2_grpc,
     keys_pb2_grpc,
     monitoring_pb2_grpc,
     oauth_pb2_grpc,
@@ -24,11 +25,14 @@ from agent_orchestration.v1 import (
     relay_pb2_grpc,
     runners_pb2_grpc,
     tasks_pb2_grpc,
+    workflows_pb2_grpc,
 )
 from ao_server import folder, keys
 from ao_server.api.access import AccessServicer
 from ao_server.api.agents import AgentServicer
 from ao_server.api.audit import AuditServicer
+from ao_server.api.execution_details import ExecutionDetails
+from ao_server.api.executions import ExecutionServicer
 from ao_server.api.keys import KeyServicer
 from ao_server.api.methods import Methods
 from ao_server.api.monitoring import MonitoringServicer
@@ -39,6 +43,7 @@ from ao_server.api.relay import RelayServicer
 from ao_server.api.runners import RunnerServicer
 from ao_server.api.standard_services import StandardServices
 from ao_server.api.tasks import TaskServicer
+from ao_server.api.workflows import WorkflowServicer
 from ao_server.engine import counters, projects
 from ao_server.engine.access import Access
 from ao_server.engine.alerts import Alerts
@@ -179,6 +184,15 @@ async def serving(settings: Settings, stop: asyncio.Event) -> AsyncGenerator[Ser
         )
         tasks_pb2_grpc.add_TaskServiceServicer_to_server(
             TaskServicer(writer, totals, feed, waits, registry, fleet, ids), _as_server(methods)
+        )
+        details = ExecutionDetails(reader, graphs)
+        workflows_pb2_grpc.add_WorkflowServiceServicer_to_server(
+            WorkflowServicer(writer, reader, details, ids),  # pyright: ignore[reportAbstractUsage] - simulations follow
+            _as_server(methods),
+        )
+        executions_pb2_grpc.add_ExecutionServiceServicer_to_server(
+            ExecutionServicer(writer, reader, waits, details),  # pyright: ignore[reportAbstractUsage] - explain follows
+            _as_server(methods),
         )
         monitoring_pb2_grpc.add_MonitoringServiceServicer_to_server(
             MonitoringServicer(writer, totals, feed, clock, settings.data_dir), _as_server(methods)

@@ -1,13 +1,10 @@
 """TaskService."""
 
-import asyncio
-import math
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from typing import Any
 
 from agent_orchestration.v1 import tasks_pb2, tasks_pb2_grpc
-from ao_server.api import calls, idempotency, messages, pages, task_requests
+from ao_server.api import calls, idempotency, messages, pages, task_requests, waiting
 from ao_server.engine import cancellation, explanations, intake
 from ao_server.engine.feed import Feed
 from ao_server.engine.fleet import Fleet
@@ -23,8 +20,6 @@ from ao_server.store.totals import Totals
 from ao_server.store.writer import Writer
 
 MAX_POSITION = 1_000
-# What is left of a call's time for the answer after a wait.
-ANSWER_SECONDS = 1.0
 
 
 class TaskServicer(tasks_pb2_grpc.TaskServiceServicer):
@@ -63,10 +58,7 @@ class TaskServicer(tasks_pb2_grpc.TaskServiceServicer):
 
     async def GetTask(self, request: tasks_pb2.GetTaskRequest, context: Any) -> tasks_pb2.GetTaskResponse:
         """Shows one task, at once or when it is final."""
-        if request.wait.ToMicroseconds() > 0:
-            # A call that was begun again after a loss has less time than it was meant to have.
-            left = (calls.current().timeout or math.inf) - ANSWER_SECONDS
-            await self._wait(request.task_id, min(request.wait.ToMicroseconds() / 1e6, max(0.0, left)))
+        await waiting.until_final(self._waits, request.task_id, request.wait, lambda: self._is_final(request.task_id))
         return tasks_pb2.GetTaskResponse(data=messages.task_detail(await self._detail(request.task_id)))
 
     async def ListTasks(self, request: tasks_pb2.ListTasksRequest, context: Any) -> tasks_pb2.ListTasksResponse:
@@ -146,14 +138,8 @@ class TaskServicer(tasks_pb2_grpc.TaskServiceServicer):
                 if detail.task.status in FINAL:
                     return
 
-    async def _wait(self, task_id: str, seconds: float) -> None:
-        with self._waits.on(task_id) as final:
-            if (await self._existing(task_id)).status in FINAL:
-                return
-            async with calls.parked():
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(seconds):
-                        await final.wait()
+    async def _is_final(self, task_id: str) -> bool:
+        return (await self._existing(task_id)).status in FINAL
 
     async def _takers(self, task: rows.Task) -> list[Taker]:
         """The agents that may take the task."""
