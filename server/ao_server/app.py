@@ -3,7 +3,7 @@
 import asyncio
 import random
 import signal
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -68,14 +68,12 @@ from ao_server.errors import CannotStart
 from ao_server.listening import listen
 from ao_server.settings import Settings
 from ao_server.store import credentials, events, rows, schema, sqlite_library
-from ao_server.store.batch import Batch
-from ao_server.store.changes import Operation
 from ao_server.store.database import Database
 from ao_server.store.faults import is_away
 from ao_server.store.reader import Reader
 from ao_server.store.selections import TaskSelections
 from ao_server.store.totals import Totals
-from ao_server.store.transactions import FollowUps
+from ao_server.store.transactions import in_turn
 from ao_server.store.workflow_selections import WorkflowSelections
 from ao_server.store.writer import Writer
 
@@ -151,7 +149,8 @@ async def serving(settings: Settings, stop: asyncio.Event) -> AsyncGenerator[Ser
         writer = Writer(
             database,
             clock.now,
-            follow_ups=_follow_ups(planning, dispatcher),
+            # Executions go on first: the tasks that they make are claimed with the rest.
+            follow_ups=in_turn(planning.follow_ups, dispatcher.claims),
             count=counters.of,
             observe=_each(
                 registry.observe,
@@ -245,16 +244,6 @@ def _supervised(work: Coroutine[Any, Any, None], die: Callable[[BaseException], 
     task = asyncio.create_task(work)
     task.add_done_callback(lambda task: None if task.cancelled() else die(task.exception() or RuntimeError("ended")))
     return task
-
-
-def _follow_ups(planning: Planning, dispatcher: Dispatcher) -> FollowUps:
-    """What a transaction entails. Executions go on first: the tasks that they make are claimed with the rest."""
-
-    def follow_ups(batch: Batch) -> Generator[Sequence[Operation[Any]], None, None]:
-        yield from planning.follow_ups(batch)
-        yield from dispatcher.claims(batch)
-
-    return follow_ups
 
 
 def _each(*told: Callable[[Told], None]) -> Callable[[Told], None]:
