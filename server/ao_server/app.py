@@ -17,6 +17,7 @@ from agent_orchestration.v1 import (
     access_pb2_grpc,
     agents_pb2_grpc,
     audit_pb2_grpc,
+    executions_pb2_grpc,
     keys_pb2_grpc,
     monitoring_pb2_grpc,
     oauth_pb2_grpc,
@@ -24,11 +25,14 @@ from agent_orchestration.v1 import (
     relay_pb2_grpc,
     runners_pb2_grpc,
     tasks_pb2_grpc,
+    workflows_pb2_grpc,
 )
 from ao_server import folder, keys
 from ao_server.api.access import AccessServicer
 from ao_server.api.agents import AgentServicer
 from ao_server.api.audit import AuditServicer
+from ao_server.api.execution_details import ExecutionDetails
+from ao_server.api.executions import ExecutionServicer
 from ao_server.api.keys import KeyServicer
 from ao_server.api.methods import Methods
 from ao_server.api.monitoring import MonitoringServicer
@@ -39,6 +43,7 @@ from ao_server.api.relay import RelayServicer
 from ao_server.api.runners import RunnerServicer
 from ao_server.api.standard_services import StandardServices
 from ao_server.api.tasks import TaskServicer
+from ao_server.api.workflows import WorkflowServicer
 from ao_server.engine import counters, projects
 from ao_server.engine.access import Access
 from ao_server.engine.alerts import Alerts
@@ -54,15 +59,22 @@ from ao_server.engine.releases import Releases
 from ao_server.engine.secrets import sha256
 from ao_server.engine.unhandled import Unhandled
 from ao_server.engine.waits import Waits
+from ao_server.engine.workflows.due import DueSteps
+from ao_server.engine.workflows.graphs import Graphs
+from ao_server.engine.workflows.lists import Lists
+from ao_server.engine.workflows.planning import Planning
+from ao_server.engine.workflows.turns import Tools
 from ao_server.errors import CannotStart
 from ao_server.listening import listen
 from ao_server.settings import Settings
-from ao_server.store import credentials, events, schema, sqlite_library
+from ao_server.store import credentials, events, rows, schema, sqlite_library
 from ao_server.store.database import Database
 from ao_server.store.faults import is_away
 from ao_server.store.reader import Reader
 from ao_server.store.selections import TaskSelections
 from ao_server.store.totals import Totals
+from ao_server.store.transactions import in_turn
+from ao_server.store.workflow_selections import WorkflowSelections
 from ao_server.store.writer import Writer
 
 log = structlog.get_logger("ao_server")
@@ -126,12 +138,29 @@ async def serving(settings: Settings, stop: asyncio.Event) -> AsyncGenerator[Ser
         waits = Waits()
         releases = Releases(reader, selections, clock)
         access = Access(reader, clock, keys.gateway_key(settings.data_dir, settings.gateway_key))
+        graphs = Graphs()
+        workflow_selections = WorkflowSelections(database)
+        due_steps = DueSteps(reader, workflow_selections, clock)
+
+        def stop_task(task: rows.Task) -> None:
+            fleet.stop_attempt(task, "requested")
+
+        planning = Planning(Tools(graphs, Lists(), workflow_selections, ids, stop_task))
         writer = Writer(
             database,
             clock.now,
-            follow_ups=dispatcher.claims,
+            # Executions go on first: the tasks that they make are claimed with the rest.
+            follow_ups=in_turn(planning.follow_ups, dispatcher.claims),
             count=counters.of,
-            observe=_each(registry.observe, releases.observe, dispatcher.observe, totals.observe, access.observe),
+            observe=_each(
+                registry.observe,
+                releases.observe,
+                due_steps.observe,
+                planning.observe,
+                dispatcher.observe,
+                totals.observe,
+                access.observe,
+            ),
             publish=_each(feed.publish, waits.publish),
             on_death=die,
         )
@@ -155,6 +184,14 @@ async def serving(settings: Settings, stop: asyncio.Event) -> AsyncGenerator[Ser
         )
         tasks_pb2_grpc.add_TaskServiceServicer_to_server(
             TaskServicer(writer, totals, feed, waits, registry, fleet, ids), _as_server(methods)
+        )
+        details = ExecutionDetails(reader, graphs)
+        workflows_pb2_grpc.add_WorkflowServiceServicer_to_server(
+            WorkflowServicer(writer, reader, details, ids),  # pyright: ignore[reportAbstractUsage] - simulations follow
+            _as_server(methods),
+        )
+        executions_pb2_grpc.add_ExecutionServiceServicer_to_server(
+            ExecutionServicer(writer, reader, waits, registry, details), _as_server(methods)
         )
         monitoring_pb2_grpc.add_MonitoringServiceServicer_to_server(
             MonitoringServicer(writer, totals, feed, clock, settings.data_dir), _as_server(methods)
@@ -180,6 +217,7 @@ async def serving(settings: Settings, stop: asyncio.Event) -> AsyncGenerator[Ser
         upkeep = [
             fleet.sweep(were_active),
             releases.run(writer),
+            due_steps.run(writer),
             clearing.run(writer),
             alerts.run(writer),
             Unhandled(reader, registry, selections, clock).run(writer),

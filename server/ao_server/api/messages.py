@@ -9,7 +9,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from agent_orchestration.v1 import common_pb2, events_pb2, tasks_pb2
+from agent_orchestration.v1 import common_pb2, events_pb2, executions_pb2, tasks_pb2
 from ao_server.engine import bodies, counters, intake, retries
 from ao_server.store import rows
 from ao_server.store.lists import ListedTask
@@ -26,6 +26,7 @@ PRIORITIES: Mapping[common_pb2.Priority.ValueType, int] = {
 }
 # The project and the id.
 _KEY_COLUMNS = 2
+_APPROVAL = "approval"
 _PRIORITY_NUMBERS = {rank: number for number, rank in PRIORITIES.items()}
 
 
@@ -105,10 +106,47 @@ def _show(row: rows.Task, message: tasks_pb2.Task) -> None:
     if row.retry is not None:
         message.retry.CopyFrom(filled(tasks_pb2.RetryPolicy, retries.of(row)))
     if row.error_code is not None:
-        message.error.code = row.error_code
-        message.error.message = row.error_message or ""
+        _set_error(message, row)
     if row.started_at is not None and row.completed_at is not None:
         _set_time(message.duration, counters.duration(row))
+
+
+def listed_execution(row: rows.Execution) -> executions_pb2.Execution:
+    """An execution as lists show it."""
+    message = filled(
+        executions_pb2.Execution, row, workflow_version=row.version, priority=_PRIORITY_NUMBERS[row.priority]
+    )
+    if row.approvals > 0:
+        message.waiting_for = _APPROVAL
+    if row.parent_id is not None:
+        message.parent_execution_id = row.parent_id
+    if row.parent_step is not None:
+        message.parent_step_id = row.parent_step
+    if row.status == "failed":
+        _set_error(message, row)
+    elif row.status == "cancelled":
+        message.error.code, message.error.message = "cancelled", "cancelled on request"
+    _set_duration(message, row.created_at, row.completed_at)
+    return message
+
+
+def listed_step(row: rows.ExecutionStep, name: bodies.StepName) -> executions_pb2.ExecutionStep:
+    """A step of an execution as events show it: without its input and output, and what ran for it."""
+    message = filled(executions_pb2.ExecutionStep, row)
+    _fill(message, name)
+    message.depends_on.extend(name.depends_on)
+    if name.kind == _APPROVAL and row.status == "running":
+        message.waiting_for = _APPROVAL
+    if row.items is not None:
+        message.items.total = row.items
+        message.items.completed = row.kept + row.completed
+        message.items.running = row.running
+    if row.status == "failed":
+        _set_error(message, row)
+    if row.due_at is not None:
+        _set_time(message.times_out_at, row.due_at)
+    _set_duration(message, row.started_at, row.completed_at)
+    return message
 
 
 def event(row: rows.Event, cursor: str) -> events_pb2.Event:
@@ -124,6 +162,11 @@ def event(row: rows.Event, cursor: str) -> events_pb2.Event:
             more = {"task_log": filled(events_pb2.TaskLog, body, lines=lines)}
         case bodies.AlertBody():
             more = {"system_alert": filled(events_pb2.SystemAlert, body)}
+        case bodies.WorkflowBody():
+            change = events_pb2.WorkflowChange(execution=listed_execution(body.execution))
+            if body.step is not None and body.definition is not None:
+                change.step.CopyFrom(listed_step(body.step, body.definition))
+            more = {"workflow_change": change}
         case _:
             more = {"agent_status_change": filled(events_pb2.AgentStatusChange, body)}
     message = events_pb2.Event(
@@ -131,6 +174,8 @@ def event(row: rows.Event, cursor: str) -> events_pb2.Event:
         type=events_pb2.EventType.Value(f"EVENT_TYPE_{row.type.upper()}"),
         agent_id=row.agent_id,
         task_id=row.task_id,
+        execution_id=row.execution_id,
+        workflow_id=row.workflow_id,
         **more,
     )
     _set_time(message.timestamp, row.timestamp)
@@ -182,6 +227,16 @@ def _set_time(time: Timestamp | Duration, microseconds: int) -> None:
     """A time, or a duration that is not negative."""
     time.seconds, rest = divmod(microseconds, 1_000_000)
     time.nanos = rest * 1_000
+
+
+def _set_error(message: Any, row: rows.Task | rows.Execution | rows.ExecutionStep) -> None:
+    message.error.code = row.error_code or ""
+    message.error.message = row.error_message or ""
+
+
+def _set_duration(message: Any, start: int | None, end: int | None) -> None:
+    if start is not None and end is not None:
+        _set_time(message.duration, max(0, end - start))
 
 
 def _numbers(enum: Any) -> dict[str, int]:

@@ -28,9 +28,8 @@ def new_task(request: tasks_pb2.CreateTaskRequest, project_id: str, path: str = 
         payload=request.payload if request.HasField("payload") else "{}",
         agent_type=request.agent_type if request.HasField("agent_type") else None,
         labels=labels,
-        # The smallest that the store can tell from none at all.
-        timeout=max(1, _microseconds(request.timeout)) if request.HasField("timeout") else None,
-        retry=_retry(request.retry) if request.HasField("retry") else None,
+        timeout=timeout(request.timeout) if request.HasField("timeout") else None,
+        retry=retries.encode(retry_policy(request.retry)) if request.HasField("retry") else None,
         run_at=run_at,
         delay=delay,
         path=path,
@@ -61,6 +60,21 @@ def task_filter(request: tasks_pb2.ListTasksRequest) -> TaskFilter:
     )
 
 
+def retry_policy(policy: tasks_pb2.RetryPolicy) -> retries.Policy:
+    """What is said of retries."""
+    return retries.Policy(
+        attempts=policy.attempts if policy.HasField("attempts") else None,
+        backoff=_microseconds(policy.backoff) if policy.HasField("backoff") else None,
+        max_backoff=_microseconds(policy.max_backoff) if policy.HasField("max_backoff") else None,
+        jitter=policy.jitter if policy.HasField("jitter") else None,
+    )
+
+
+def timeout(duration: Duration) -> int:
+    """In microseconds, and at least the smallest that the store can tell from none at all."""
+    return max(1, _microseconds(duration))
+
+
 def _time(schedule: tasks_pb2.Schedule, path: str) -> tuple[int | None, int | None]:
     """The time, or the delay, in microseconds."""
     has_time, has_delay = schedule.HasField("run_at"), schedule.HasField("delay")
@@ -74,17 +88,6 @@ def _time(schedule: tasks_pb2.Schedule, path: str) -> tuple[int | None, int | No
     if has_time:
         return schedule.run_at.ToMicroseconds(), None
     return None, _microseconds(schedule.delay)
-
-
-def _retry(policy: tasks_pb2.RetryPolicy) -> str:
-    return retries.encode(
-        retries.Policy(
-            attempts=policy.attempts if policy.HasField("attempts") else None,
-            backoff=_microseconds(policy.backoff) if policy.HasField("backoff") else None,
-            max_backoff=_microseconds(policy.max_backoff) if policy.HasField("max_backoff") else None,
-            jitter=policy.jitter if policy.HasField("jitter") else None,
-        )
-    )
 
 
 def _label(text: str) -> tuple[str, str | None]:

@@ -46,6 +46,25 @@ class AgentBody(msgspec.Struct):
     previous_status: str
 
 
+class StepName(msgspec.Struct, omit_defaults=True):
+    """What the workflow says of a step, as far as every view of the step shows it."""
+
+    id: str
+    name: str
+    order: int
+    kind: str = "task"
+    agent_type: str | None = None
+    depends_on: list[str] = []
+
+
+class WorkflowBody(msgspec.Struct, omit_defaults=True):
+    """The execution after the change; with a change of one of its steps the step too, and what it is called."""
+
+    execution: rows.Execution
+    step: rows.ExecutionStep | None = None
+    definition: StepName | None = None
+
+
 class AlertBody(msgspec.Struct):
     """A condition of the system that began, or, with the severity `info`, ended. `since`: when it began."""
 
@@ -66,11 +85,25 @@ _TASK_EVENTS = (
     "task_failed",
     "task_cancelled",
 )
+_WORKFLOW_EVENTS = (
+    "workflow_started",
+    "workflow_completed",
+    "workflow_failed",
+    "workflow_cancelled",
+    "workflow_cancel_requested",
+    "workflow_step_started",
+    "workflow_step_completed",
+    "workflow_step_failed",
+    "workflow_step_skipped",
+    "workflow_step_cancelled",
+    "workflow_step_compensation",
+)
 BODIES: dict[str, type[Any]] = {
     "task_log": LogBody,
     "system_alert": AlertBody,
     **dict.fromkeys(_AGENT_EVENTS, AgentBody),
     **dict.fromkeys(_TASK_EVENTS, TaskBody),
+    **dict.fromkeys(_WORKFLOW_EVENTS, WorkflowBody),
 }
 
 
@@ -81,6 +114,20 @@ def task_event(type_: str, task: rows.Task, now: int, result: rows.Result | None
         body.result_omitted = result.bytes > INLINE_RESULT_BYTES
         body.result = None if body.result_omitted else result.result
     return event(type_, task.project_id, body, now, agent_id=task.agent_id or None, task_id=task.id)
+
+
+def workflow_event(
+    type_: str,
+    execution: rows.Execution,
+    now: int,
+    step: rows.ExecutionStep | None = None,
+    name: StepName | None = None,
+) -> rows.Event:
+    """The event of an execution's change, or of a step of it."""
+    made = event(type_, execution.project_id, WorkflowBody(execution, step, name), now, agent_id=None)
+    made.workflow_id = execution.workflow_id
+    made.execution_id = execution.id
+    return made
 
 
 def event(

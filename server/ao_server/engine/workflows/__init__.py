@@ -1,1 +1,1 @@
-"""Workflows: what they are, what their executions do next, and what carries that out."""
+"""Workflows: what a definition says, and what follows from it."""

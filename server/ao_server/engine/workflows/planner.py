@@ -1,4 +1,4 @@
-"""What an execution does next: a pure fold, `step(graph, state, event, now) -> (state, commands)`.
+"""What an execution does next: a pure fold. `step(graph, state, event, now)` gives the rows that change, and commands.
 
 The state is the row of the execution and the rows of those steps that an event concerns: the step itself, those that it
 feeds and those behind a join among them (`Graph.touched`), so an event costs the same in an execution of any size.
@@ -9,150 +9,46 @@ does: an execution ends when nothing is active any more. What can be undone is a
 completed first: `undo_next`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
 from ao_server.engine.transitions import Failure
 from ao_server.engine.workflows.definition import Graph, Step
+from ao_server.engine.workflows.moves import (
+    Cancelled,
+    CancelRequested,
+    Close,
+    Closed,
+    Command,
+    Completed,
+    Event,
+    Failed,
+    Gather,
+    Look,
+    Looked,
+    Next,
+    Retried,
+    Run,
+    Started,
+    State,
+    Stop,
+    StopWaiting,
+    Undo,
+    UndoBegun,
+)
 from ao_server.store import rows
 
 MAX_OUTPUT_BYTES: Final = 1024 * 1024
 MAX_PARALLEL: Final = 100
 
 
-@dataclass(frozen=True, slots=True)
-class Started:
-    """The execution begins. The state has all of its steps."""
-
-
-@dataclass(frozen=True, slots=True)
-class Looked:
-    """What a look at a step's condition and list has found. `items`: None for a step without `for_each`. `is_skipped`:
-    its condition does not hold. `failure`: one of the two could not be evaluated.
-    """
-
-    place: int
-    items: int | None = None
-    is_skipped: bool = False
-    failure: Failure | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Completed:
-    """What ran for a step, or one item of it, has a result of so many bytes."""
-
-    place: int
-    bytes: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """What ran for a step, or one item of it, has failed, or could not be begun."""
-
-    place: int
-    failure: Failure
-
-
-@dataclass(frozen=True, slots=True)
-class Cancelled:
-    """What ran for a step, or one item of it, was cancelled. Where nobody wanted that of the execution, the step has
-    failed with this.
-    """
-
-    place: int
-    failure: Failure
-
-
-@dataclass(frozen=True, slots=True)
-class UndoBegun:
-    """The step is being undone."""
-
-    place: int
-
-
-@dataclass(frozen=True, slots=True)
-class CancelRequested:
-    """Somebody wants it to stop."""
-
-
-@dataclass(frozen=True, slots=True)
-class Closed:
-    """Nothing runs any more, and the state has all steps that have not ended."""
-
-
-@dataclass(frozen=True, slots=True)
-class Retried:
-    """It is to go on after it failed or was cancelled, with nothing undone. The state has all of its steps."""
-
-
-Event = Started | Looked | Completed | Failed | Cancelled | UndoBegun | CancelRequested | Closed | Retried
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """Evaluate the step's condition and list. Answered by Looked."""
-
-    place: int
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """Begin the step, or its next `count` items, the first of which is the `start`th of those that are left to do.
-    Each is answered by Completed, Failed or Cancelled.
-    """
-
-    place: int
-    start: int = 0
-    count: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Gather:
-    """Make the results of all items the output of the step, in order."""
-
-    place: int
-
-
-@dataclass(frozen=True, slots=True)
-class StopWaiting:
-    """Cancel what was not begun by anybody yet: pending tasks, approvals. Each is answered by Cancelled."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """Cancel all that waits or runs. Each is answered by Completed, Failed or Cancelled."""
-
-
-@dataclass(frozen=True, slots=True)
-class Undo:
-    """Begin to undo a step. Answered by UndoBegun, then as Run is."""
-
-    place: int
-
-
-@dataclass(frozen=True, slots=True)
-class Close:
-    """Load the steps that have not ended. Answered by Closed."""
-
-
-Command = Look | Run | Gather | StopWaiting | Stop | Undo | Close
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """An execution, and those of its steps that are known here, by place."""
-
-    execution: rows.Execution
-    steps: Mapping[int, rows.ExecutionStep]
-
-
-def step(graph: Graph, state: State, event: Event, now: int) -> tuple[State, list[Command]]:
-    """The state after an event, and what is to be done. Neither state nor rows that were given are changed."""
+def step(graph: Graph, state: State, event: Event, now: int) -> Next:
+    """What an event leads to. The rows that were given are not changed."""
     fold = _Fold(graph, state, now)
     fold.take(event)
     fold.settle()
-    return State(fold.execution, {**state.steps, **fold.changed}), fold.commands
+    return Next(fold.execution, fold.changed, fold.commands)
 
 
 def can_begin(step: rows.ExecutionStep) -> int:
@@ -236,13 +132,10 @@ class _Fold:
                 self._ready(node.place)
 
     def _ready(self, place: int) -> None:
-        """Nothing is in front of it any more."""
-        row = self._row(place)
-        row.status = "running"
-        row.started_at = self.now
+        """Nothing is in front of it any more: it is about to begin."""
         self.execution.active += 1
         if self.graph.nodes[place].step is None:
-            self._leave(row, "completed")
+            self._leave(self._row(place), "completed")
             self._feed(place)
         else:
             self.commands.append(Look(place))
@@ -250,20 +143,20 @@ class _Fold:
     def _looked(self, looked: Looked) -> None:
         row = self._row(looked.place)
         if self.execution.phase != "forward":
-            row.started_at = None
             self._leave(row, "cancelled")
         elif looked.failure is not None:
             self._fail(row, looked.failure)
         elif looked.is_skipped:
-            row.started_at = None
             self._leave(row, "skipped")
             self._feed(looked.place)
-        elif looked.items is None:
-            self._run(row, 1)
         else:
-            row.items = looked.items
-            self._run(row, min(can_begin(row), self._definition(looked.place).max_parallel or MAX_PARALLEL))
-            self._settle_items(row)
+            row.status = "running"
+            row.started_at = self.now
+            if looked.items is None:
+                self._run(row, 1)
+            else:
+                row.items = looked.items
+                self._settle_items(row)
 
     def _run(self, row: rows.ExecutionStep, count: int) -> None:
         if self._definition(row.place).kind == "approval":

@@ -1,0 +1,146 @@
+"""What expressions come to: whether a step runs, over which items, and what its task, child or undoing is given."""
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+from ao_server.engine.transitions import Failure
+from ao_server.engine.workflows import expressions, moves
+from ao_server.engine.workflows.definition import Graph, Node
+from ao_server.engine.workflows.expressions import BadExpression, Expression
+
+MAX_INPUT_BYTES: Final = 1024 * 1024
+MAX_ITEMS: Final = 100_000
+# Nodes of an expression times bytes that it reads: about a second. The store is not written meanwhile.
+MAX_WORK: Final = 64 * 1024 * 1024
+
+_KINDS: Final = ((bool, "a boolean"), (int | float, "a number"), (str, "a text"), (list, "a list"), (dict, "an object"))
+
+
+class CannotBegin(Exception):
+    """A step, or an item of it, cannot begin: why it fails."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.failure = Failure(code, message, is_final=True)
+
+
+class Values:
+    """What the expressions of an execution read: texts of JSON, decoded when first asked for.
+
+    `outputs` by the ids of steps; a step without one, which was skipped or has failed, is left out.
+    """
+
+    def __init__(self, parameters: str, outputs: Mapping[str, str]) -> None:
+        self.parameters = parameters
+        self.outputs = outputs
+        self.size = len(parameters) + sum(map(len, outputs.values()))
+        self._scope: dict[str, Any] | None = None
+
+    def evaluate(self, expression: Expression, **more: Any) -> Any:
+        """What the expression gives; CannotBegin when that is an error. `more`: item and index."""
+        if expression.size * self.size > MAX_WORK:
+            raise CannotBegin(
+                "expression_too_costly", f"{_shown(expression)} is too much to compute over {self.size} bytes"
+            )
+        if self._scope is None:
+            steps = {name: {"output": json.loads(text)} for name, text in self.outputs.items()}
+            self._scope = {"parameters": json.loads(self.parameters), "steps": steps}
+        try:
+            return expression.evaluate({**self._scope, **more} if more else self._scope)
+        except BadExpression as error:
+            raise CannotBegin("invalid_expression", f"{_shown(expression)}: {error}") from None
+
+
+def look(node: Node, values: Values) -> tuple[moves.Looked, list[Any]]:
+    """Whether the step runs, and its items, none for a step without."""
+    try:
+        if node.condition is not None and not expressions.is_true(values.evaluate(node.condition)):
+            return moves.Looked(node.place, is_skipped=True), []
+        if node.for_each is None:
+            return moves.Looked(node.place), []
+        items = items_of(node.for_each, values)
+        return moves.Looked(node.place, len(items)), items
+    except CannotBegin as refusal:
+        return moves.Looked(node.place, failure=refusal.failure), []
+
+
+def items_of(for_each: Expression, values: Values) -> list[Any]:
+    """The list that a step runs over. CannotBegin when it is none."""
+    items = values.evaluate(for_each)
+    if not isinstance(items, list):
+        raise CannotBegin("not_a_list", f"{_shown(for_each)} must give a list, not {_kind(items)}")
+    if len(items) > MAX_ITEMS:  # pyright: ignore[reportUnknownArgumentType] - of whatever was sent
+        raise CannotBegin("too_many_items", f"{_shown(for_each)} gives more than {MAX_ITEMS:,} items")
+    return items  # pyright: ignore[reportUnknownVariableType] - of whatever was sent
+
+
+def payload(graph: Graph, node: Node, values: Values) -> str:
+    """What the one task of a step is given."""
+    if node.input is not None:
+        return _object(node.input, values.evaluate(node.input))
+    previous = [graph.nodes[place].step for place in graph.waits_for(node.place)]
+    given = {step.id: values.outputs[step.id] for step in previous if step is not None and step.id in values.outputs}
+    return _bounded(f'{{"parameters":{values.parameters},"previous":{spliced(given)}}}')
+
+
+def item_payload(node: Node, values: Values, item: Any, index: int) -> str:
+    """What the task of one item of a step is given."""
+    if node.input is not None:
+        return _object(node.input, values.evaluate(node.input, item=item, index=index))
+    # No parameters: the list may well be one of them, and would be given to each of its items.
+    return _bounded(f'{{"item":{text_of(item)},"index":{index}}}')
+
+
+def child_parameters(node: Node, values: Values, item: Any = None, index: int | None = None) -> str:
+    """The parameters of an execution that a step begins."""
+    if node.input is None:
+        return values.parameters
+    more = {} if index is None else {"item": item, "index": index}
+    return _object(node.input, values.evaluate(node.input, **more))
+
+
+def approval_input(node: Node, values: Values) -> str | None:
+    """What somebody who is to approve is shown."""
+    return None if node.input is None else _object(node.input, values.evaluate(node.input))
+
+
+def undo_payload(node: Node, values: Values) -> str:
+    """What the task that undoes a step is given."""
+    if node.undo_input is not None:
+        return _object(node.undo_input, values.evaluate(node.undo_input))
+    assert node.step is not None
+    return _bounded(f'{{"parameters":{values.parameters},"output":{values.outputs.get(node.step.id, "null")}}}')
+
+
+def spliced(texts: Mapping[str, str]) -> str:
+    """The text of an object whose values are texts of JSON."""
+    return "{" + ",".join(f"{json.dumps(name)}:{text}" for name, text in texts.items()) + "}"
+
+
+def text_of(value: Any) -> str:
+    """A value as JSON. CannotBegin when it has no text of JSON."""
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    except (ValueError, RecursionError):
+        raise CannotBegin("invalid_input", "a number beyond the range of a double, or too deep a nesting") from None
+
+
+def _object(expression: Expression, value: Any) -> str:
+    if not isinstance(value, dict):
+        raise CannotBegin("invalid_input", f"{_shown(expression)} must give an object, not {_kind(value)}")
+    return _bounded(text_of(value))
+
+
+def _bounded(text: str) -> str:
+    if len(text) > MAX_INPUT_BYTES or len(text.encode()) > MAX_INPUT_BYTES:
+        raise CannotBegin("input_too_large", f"the input is more than {MAX_INPUT_BYTES} bytes of JSON")
+    return text
+
+
+def _kind(value: Any) -> str:
+    return next((name for type_, name in _KINDS if isinstance(value, type_)), "null")
+
+
+def _shown(expression: Expression) -> str:
+    return expression.text if len(expression.text) <= 100 else f"{expression.text[:100]}..."

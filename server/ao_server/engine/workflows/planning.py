@@ -1,0 +1,93 @@
+"""Carries executions on, within the transaction that something happened to them in.
+
+The writer asks for `follow_ups` at the end of each transaction. That a task has ended, what its step gives, the tasks
+of the steps behind it and, where a slot is free, their claims are one commit: no execution stands between two steps,
+and none is carried on twice.
+"""
+
+from collections.abc import Callable, Generator, Iterable, Sequence
+from functools import partial
+from typing import Any
+
+import structlog
+
+from ao_server.engine.workflows import tidings
+from ao_server.engine.workflows.happenings import ExecutionKey, Happening, Happenings
+from ao_server.engine.workflows.knowledge import Operations
+from ao_server.engine.workflows.turns import Tools, Turn
+from ao_server.store import rows
+from ao_server.store.batch import Batch
+from ao_server.store.changes import Change, Changes, Found, Key, Operation
+
+log = structlog.get_logger("ao_server.engine.workflows")
+
+
+class Planning:
+    """Lives in the writer's thread."""
+
+    def __init__(self, tools: Tools) -> None:
+        self._tools = tools
+        # Executions that a fault of ours keeps from being carried on: the next try fails them instead.
+        self._broken: set[ExecutionKey] = set()
+
+    def follow_ups(self, batch: Batch) -> Generator[Sequence[Operation[Any]], None, None]:
+        """Rounds of operations for one transaction, until nothing more follows from its changes."""
+        self._tools.lists.begin()
+        happenings = Happenings()
+        while found := happenings.of(batch.changes()):
+            yield from self._rounds(found)
+
+    def observe(self, changes: Iterable[Change]) -> None:
+        """The transaction was committed."""
+        self._tools.lists.committed()
+        self._broken.clear()
+
+    def _rounds(self, found: dict[ExecutionKey, list[Happening]]) -> Generator[Sequence[Operation[Any]], None, None]:
+        """Executions are carried on side by side: the operations of each come one after the other."""
+        turns = {key: self._turn(key, happenings) for key, happenings in found.items()}
+        while turns:
+            operations: list[Operation[Any]] = []
+            for key in list(turns):
+                operation = self._guarded(key, partial(next, turns[key], None))
+                if operation is None:
+                    del turns[key]
+                else:
+                    operations.append(self._told_of(key, operation))
+            if operations:
+                yield operations
+
+    def _turn(self, key: ExecutionKey, happenings: Sequence[Happening]) -> Operations:
+        if key in self._broken:
+            return _give_up(key)
+        return Turn(key, happenings, self._tools).operations()
+
+    def _told_of(self, key: ExecutionKey, operation: Operation[Any]) -> Operation[Any]:
+        """The same operation; what it raises breaks its execution alone."""
+
+        def decide(found: Found, now: int) -> Changes[Any]:
+            return self._guarded(key, lambda: operation.decide(found, now))
+
+        return Operation(decide, operation.keys, operation.selection, operation.committed, operation.delivered)
+
+    def _guarded(self, key: ExecutionKey, run: Callable[[], Any]) -> Any:
+        try:
+            return run()
+        except Exception as error:
+            log.error("execution_broken", execution_id=key.id, exc_info=error)
+            self._broken.add(key)
+            raise
+
+
+def _give_up(key: ExecutionKey) -> Operations:
+    """Fails an execution that cannot be carried on."""
+
+    def decide(found: Found, now: int) -> Changes[None]:
+        before = found.get(rows.Execution, *key)
+        if before is None or before.phase == "ended":
+            return Changes(None)
+        after = rows.copy_of(before)
+        after.status, after.phase, after.completed_at = "failed", "ended", max(now, before.created_at)
+        after.error_code, after.error_message = "internal_error", "the execution could not be carried on"
+        return Changes(None, [after], tidings.of_execution(before, after, now, has_begun=False))
+
+    yield Operation(decide, keys=[Key(rows.Execution, tuple(key))])
