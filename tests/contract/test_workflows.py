@@ -8,8 +8,8 @@ import pytest
 from tests.contract.conftest import Api
 
 STEPS: list[dict[str, Any]] = [
-    {"id": "step_1", "name": "Data Extraction", "agent_type": "data_extractor", "order": 1, "depends_on": []},
-    {"id": "step_2", "name": "Data Processing", "agent_type": "data_processor", "order": 2, "depends_on": []},
+    {"id": "step_1", "name": "Data Extraction", "agent_type": "data_extractor", "order": 1},
+    {"id": "step_2", "name": "Data Processing", "agent_type": "data_processor", "order": 2},
 ]
 # Every field of a step that can stand together.
 FULL: list[dict[str, Any]] = [
@@ -23,7 +23,6 @@ FULL: list[dict[str, Any]] = [
         "condition": "parameters.url",
         "for_each": "parameters.urls",
         "max_parallel": 7,
-        "depends_on": [],
         "retry": {"attempts": 2, "backoff": 0.5, "max_backoff": 3.0, "jitter": False},
         "timeout": 1.5,
         "on_failure": "compensate",
@@ -59,9 +58,9 @@ async def test_steps_come_back_as_sent_with_what_was_left_out_of_id_name_and_ord
     assert (await workflow(api, steps=FULL))["steps"] == FULL
     bare = await workflow(api, steps=[{"agent_type": "a"}, {"agent_type": "b", "id": "own"}, {"kind": "approval"}])
     assert bare["steps"] == [
-        {"id": "step_1", "name": "step_1", "agent_type": "a", "order": 1, "depends_on": []},
-        {"id": "own", "name": "own", "agent_type": "b", "order": 2, "depends_on": []},
-        {"id": "step_3", "name": "step_3", "kind": "approval", "order": 3, "depends_on": []},
+        {"id": "step_1", "name": "step_1", "agent_type": "a", "order": 1},
+        {"id": "own", "name": "own", "agent_type": "b", "order": 2},
+        {"id": "step_3", "name": "step_3", "kind": "approval", "order": 3},
     ]
 
 
@@ -139,9 +138,7 @@ async def test_a_bad_update_names_the_field_and_makes_no_version(api: Api, chang
 
 async def test_a_step_may_be_another_workflow_of_the_project(api: Api) -> None:
     inner = await workflow(api)
-    steps: list[Any] = [
-        {"id": "all", "name": "all", "kind": "workflow", "workflow_id": inner["id"], "order": 1, "depends_on": []}
-    ]
+    steps: list[Any] = [{"id": "all", "name": "all", "kind": "workflow", "workflow_id": inner["id"], "order": 1}]
     assert (await workflow(api, steps=steps))["steps"] == steps
 
 
