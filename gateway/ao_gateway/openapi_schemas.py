@@ -95,7 +95,8 @@ class Schemas:
             if options[options_pb2.header] or (listed and options[options_pb2.detail_only]):
                 continue
             properties[field.name] = _described(self.printed(field, listed), openapi_comments.of(field))
-            if not field.has_presence or (is_answer and field.message_type is not None):
+            is_printed = not field.has_presence and not options[options_pb2.omit_empty]
+            if is_printed or (is_answer and field.message_type is not None):
                 required.append(field.name)
         schema = _described({"type": "object"}, openapi_comments.of(descriptor))
         return schema | {"properties": properties} | ({"required": required} if required else {})
