@@ -65,29 +65,29 @@ async def test_steps_come_back_as_sent_with_what_was_left_out_of_id_name_and_ord
     ]
 
 
-@pytest.mark.parametrize(
-    ("body", "field"),
-    [
-        ({"steps": STEPS}, "name"),
-        ({"name": "n"}, "steps"),
-        ({"name": "n", "steps": []}, "steps"),
-        ({"name": "n", "steps": [{"agent_type": "a"}] * 1001}, "steps"),
-        ({"name": "n", "steps": [{}]}, "steps[0].agent_type"),
-        ({"name": "n", "steps": [{"agent_type": "a", "agent": "x"}]}, "steps[0].agent"),
-        ({"name": "n", "steps": [{"agent_type": "a", "on_failure": "ignore"}]}, "steps[0].on_failure"),
-        ({"name": "n", "steps": [{"agent_type": "a", "id": "1st"}]}, "steps[0].id"),
-        ({"name": "n", "steps": [{"agent_type": "a", "id": "a"}, {"agent_type": "b", "id": "a"}]}, "steps[1].id"),
-        ({"name": "n", "steps": [*STEPS, {"agent_type": "a", "depends_on": ["none"]}]}, "steps[2].depends_on"),
-        ({"name": "n", "steps": [{"agent_type": "a", "input": "steps.["}]}, "steps[0].input"),
-        ({"name": "n", "steps": [{"agent_type": "a", "condition": "steps.later.output"}]}, "steps[0].condition"),
-        ({"name": "n", "steps": [STEPS[0], {"kind": "workflow"}]}, "steps[1].workflow_id"),
-        (
-            {"name": "n", "steps": [STEPS[0], {"kind": "workflow", "workflow_id": "workflow_none"}]},
-            "steps[1].workflow_id",
-        ),
-        ({"name": "n", "steps": [{"agent_type": "a", "timeout": 0}]}, "steps[0].timeout"),
-    ],
-)
+WRONG: list[tuple[Any, str]] = [
+    ({"steps": STEPS}, "name"),
+    ({"name": "n"}, "steps"),
+    ({"name": "n", "steps": []}, "steps"),
+    ({"name": "n", "steps": [{"agent_type": "a"}] * 1001}, "steps"),
+    ({"name": "n", "steps": [{}]}, "steps[0].agent_type"),
+    ({"name": "n", "steps": [{"agent_type": "a", "agent": "x"}]}, "steps[0].agent"),
+    ({"name": "n", "steps": [{"agent_type": "a", "on_failure": "ignore"}]}, "steps[0].on_failure"),
+    ({"name": "n", "steps": [{"agent_type": "a", "id": "1st"}]}, "steps[0].id"),
+    ({"name": "n", "steps": [{"agent_type": "a", "id": "a"}, {"agent_type": "b", "id": "a"}]}, "steps[1].id"),
+    ({"name": "n", "steps": [*STEPS, {"agent_type": "a", "depends_on": ["none"]}]}, "steps[2].depends_on"),
+    ({"name": "n", "steps": [{"agent_type": "a", "input": "steps.["}]}, "steps[0].input"),
+    ({"name": "n", "steps": [{"agent_type": "a", "condition": "steps.later.output"}]}, "steps[0].condition"),
+    ({"name": "n", "steps": [STEPS[0], {"kind": "workflow"}]}, "steps[1].workflow_id"),
+    (
+        {"name": "n", "steps": [STEPS[0], {"kind": "workflow", "workflow_id": "workflow_none"}]},
+        "steps[1].workflow_id",
+    ),
+    ({"name": "n", "steps": [{"agent_type": "a", "timeout": 0}]}, "steps[0].timeout"),
+]
+
+
+@pytest.mark.parametrize(("body", "field"), WRONG)
 async def test_what_is_wrong_with_a_workflow_names_the_step_and_the_field(api: Api, body: Any, field: str) -> None:
     answer = await api.post("/workflows", body)
     assert (answer.status, answer.code, answer.fields) == (400, "validation_error", [field])
@@ -139,7 +139,9 @@ async def test_a_bad_update_names_the_field_and_makes_no_version(api: Api, chang
 
 async def test_a_step_may_be_another_workflow_of_the_project(api: Api) -> None:
     inner = await workflow(api)
-    steps = [{"id": "all", "name": "all", "kind": "workflow", "workflow_id": inner["id"], "order": 1, "depends_on": []}]
+    steps: list[Any] = [
+        {"id": "all", "name": "all", "kind": "workflow", "workflow_id": inner["id"], "order": 1, "depends_on": []}
+    ]
     assert (await workflow(api, steps=steps))["steps"] == steps
 
 

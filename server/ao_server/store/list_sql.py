@@ -111,6 +111,8 @@ def _ids(text: _Text, project_id: str, chosen: TaskFilter, way: Way, part: Part)
         text.add(f" FROM {_near(part)}tasks t{_hint(way, part)} WHERE t.project_id = ?", project_id)
         for name, value in values:
             text.add(f" AND t.{name} = ?", value)
+        if chosen.execution_id is not None:
+            text.add(" AND t.execution_id = ?", chosen.execution_id)
         _within(text, "t.id", part)
         _matching(text, chosen, rest)
         _with_labels(text, project_id, "t.id", labels)
