@@ -191,8 +191,7 @@ async def serving(settings: Settings, stop: asyncio.Event) -> AsyncGenerator[Ser
             _as_server(methods),
         )
         executions_pb2_grpc.add_ExecutionServiceServicer_to_server(
-            ExecutionServicer(writer, reader, waits, details),  # pyright: ignore[reportAbstractUsage] - explain follows
-            _as_server(methods),
+            ExecutionServicer(writer, reader, waits, registry, details), _as_server(methods)
         )
         monitoring_pb2_grpc.add_MonitoringServiceServicer_to_server(
             MonitoringServicer(writer, totals, feed, clock, settings.data_dir), _as_server(methods)

@@ -78,6 +78,13 @@ def test_enums_are_words_and_explained() -> None:
     assert "`initializing`: Registered; no process has connected yet." in SCHEMAS["AgentStatus"]["description"]
 
 
+def test_any_json_is_any_value() -> None:
+    taken = SCHEMAS["AssumedOutcomeInput"]["properties"]["output"]
+    assert taken == {"x-max-bytes": 1048576, "description": "What it returns, or each of its items; absent: {}."}
+    printed = SCHEMAS["ExecutionStep"]["properties"]
+    assert (printed["output"].keys(), printed["input"]["type"]) == ({"description"}, "object")
+
+
 def test_lists_have_shapes_of_their_own() -> None:
     listed, shown = SCHEMAS["TaskListed"]["properties"], SCHEMAS["Task"]["properties"]
     assert shown.keys() - listed.keys() == {"payload", "logs"}

@@ -2,13 +2,16 @@
 
 from typing import Any
 
-from agent_orchestration.v1 import executions_pb2, executions_pb2_grpc
-from ao_server.api import calls, execution_details, idempotency, messages, pages, waiting
+from agent_orchestration.v1 import executions_pb2, executions_pb2_grpc, tasks_pb2
+from ao_server.api import calls, execution_details, execution_messages, idempotency, messages, pages, takers, waiting
 from ao_server.api.execution_details import ExecutionDetails
+from ao_server.engine.explanations import explain
 from ao_server.engine.idempotency import once
+from ao_server.engine.registry import Registry
 from ao_server.engine.states import FINAL
 from ao_server.engine.waits import Waits
 from ao_server.engine.workflows import executions as wishes
+from ao_server.engine.workflows import reasons
 from ao_server.errors import Conflict, NotFound
 from ao_server.store import executions, rows
 from ao_server.store.executions import ExecutionFilter
@@ -20,10 +23,13 @@ from ao_server.store.writer import Writer
 class ExecutionServicer(executions_pb2_grpc.ExecutionServiceServicer):
     """Shows executions, stops them, begins them again, and decides approvals."""
 
-    def __init__(self, writer: Writer, reader: Reader, waits: Waits, details: ExecutionDetails) -> None:
+    def __init__(
+        self, writer: Writer, reader: Reader, waits: Waits, registry: Registry, details: ExecutionDetails
+    ) -> None:
         self._writer = writer
         self._reader = reader
         self._waits = waits
+        self._registry = registry
         self._details = details
 
     async def GetExecution(
@@ -56,6 +62,30 @@ class ExecutionServicer(executions_pb2_grpc.ExecutionServiceServicer):
         """Shows one step."""
         execution = await self._existing(request.execution_id)
         return executions_pb2.GetExecutionStepResponse(data=await self._details.step(execution, request.step_id))
+
+    async def ExplainExecution(
+        self, request: executions_pb2.ExplainExecutionRequest, context: Any
+    ) -> executions_pb2.ExplainExecutionResponse:
+        """Says why steps are not running."""
+        execution = await self._existing(request.execution_id)
+        graph = await self._details.graph(execution)
+        found = await executions.steps(self._reader, execution.project_id, execution.id)
+        steps = {row.place: row for row in found}
+        waiting = await executions.first_waiting(self._reader, execution.project_id, execution.id)
+        explained: list[executions_pb2.StepExplanation] = []
+        for place, step in execution_messages.definitions(graph):
+            if steps[place].status == "completed" and steps[place].compensation is None:
+                continue
+            task = waiting.get(step.id)
+            why = None if task is None else explain(task, await takers.of(task, self._reader, self._registry))
+            reason = reasons.explain(graph, execution, steps, place, why)
+            said = tasks_pb2.ExplanationReason(code=reason.code, message=reason.message)
+            shown = {"step_id": step.id, "reason": said, "waits_for": reason.waits_for, "remedies": reason.remedies}
+            explained.append(messages.filled(executions_pb2.StepExplanation, steps[place], **shown))
+        data = messages.filled(
+            executions_pb2.ExecutionExplanation, execution, execution_id=execution.id, steps=explained
+        )
+        return executions_pb2.ExplainExecutionResponse(data=data)
 
     async def CancelExecution(
         self, request: executions_pb2.CancelExecutionRequest, context: Any

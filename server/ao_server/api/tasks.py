@@ -4,18 +4,17 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from agent_orchestration.v1 import tasks_pb2, tasks_pb2_grpc
-from ao_server.api import calls, idempotency, messages, pages, task_requests, waiting
+from ao_server.api import calls, idempotency, messages, pages, takers, task_requests, waiting
 from ao_server.engine import cancellation, explanations, intake
 from ao_server.engine.feed import Feed
 from ao_server.engine.fleet import Fleet
 from ao_server.engine.idempotency import once
 from ao_server.engine.ids import Ids
-from ao_server.engine.placement import Taker
 from ao_server.engine.registry import Registry
 from ao_server.engine.states import FINAL
 from ao_server.engine.waits import Waits
 from ao_server.errors import NotFound
-from ao_server.store import agents, lists, rows, tasks
+from ao_server.store import lists, rows, tasks
 from ao_server.store.totals import Totals
 from ao_server.store.writer import Writer
 
@@ -90,7 +89,7 @@ class TaskServicer(tasks_pb2_grpc.TaskServiceServicer):
     async def ExplainTask(self, request: tasks_pb2.ExplainTaskRequest, context: Any) -> tasks_pb2.ExplainTaskResponse:
         """Says why a task is not running."""
         task = await self._existing(request.task_id)
-        why = explanations.explain(task, await self._takers(task))
+        why = explanations.explain(task, await takers.of(task, self._reader, self._registry))
         response = tasks_pb2.ExplainTaskResponse()
         data = response.data
         data.task_id = task.id
@@ -140,15 +139,6 @@ class TaskServicer(tasks_pb2_grpc.TaskServiceServicer):
 
     async def _is_final(self, task_id: str) -> bool:
         return (await self._existing(task_id)).status in FINAL
-
-    async def _takers(self, task: rows.Task) -> list[Taker]:
-        """The agents that may take the task."""
-        if task.agent_id:
-            agent = await agents.get(self._reader, task.project_id, task.agent_id)
-            found = [agent] if agent is not None else []
-        else:
-            found = await agents.of_type(self._reader, task.project_id, task.agent_type)
-        return [self._registry.taker(agent) for agent in found]
 
     def _stop(self, task: rows.Task) -> None:
         if task.status == "running":

@@ -104,6 +104,17 @@ async def ran(
         )
 
 
+async def first_waiting(reader: Reader, project_id: str, execution_id: str) -> Mapping[str, rows.Task]:
+    """By step id the oldest of its pending tasks, for those that have one."""
+    rank = func.row_number().over(partition_by=_TASK.step_id, order_by=_TASK.id)
+    pending = (_TASK.project_id == project_id, _TASK.execution_id == execution_id, _TASK.status == "pending")
+    ranked = select(_TASK.id.label("id"), rank.label("rank")).where(*pending).subquery()
+    first = select(ranked.c.id).where(ranked.c.rank == 1)
+    async with reader.connect() as connection:
+        found = await reader.rows(connection, rows.Task, _TASK.project_id == project_id, _TASK.id.in_(first))
+    return {task.step_id: task for task in found if task.step_id is not None}
+
+
 async def _first_ids(
     connection: AsyncConnection, step_id: Any, identifier: Any, where: Sequence[ColumnElement[bool]]
 ) -> Mapping[str, Sequence[str]]:
