@@ -3,7 +3,7 @@
 import random
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import httpx2
 
@@ -26,7 +26,7 @@ def traces(*steps: str) -> str:
     return f"[{', '.join(f'steps.{each}.output.trace' for each in steps)}][]"
 
 
-UNDONE: Final = {"compensate": {"type": "undo"}}
+UNDONE: Final[Mapping[str, Any]] = {"compensate": {"type": "undo"}}
 FAILS: Final = "{seconds: parameters.seconds, name: 'fails', failures: `99`}"
 CHAIN: Final = [step("a"), step("b", traces("a")), step("c", traces("b"))]
 WORKFLOWS: Final[Mapping[str, list[Json]]] = {
@@ -82,7 +82,7 @@ WORKFLOWS: Final[Mapping[str, list[Json]]] = {
             traces("a"),
             for_each="parameters.items",
             max_parallel=2,
-            input="{name: item, fails_once: index == `2` && parameters.number || `null`}",
+            input="{name: item, fails_once: index == `2` && parameters.once || `null`}",
         ),
         step("c", "steps.each.output[].trace[]"),
     ],
@@ -113,7 +113,14 @@ class Patient:
 
     def __init__(self, plane: ControlPlane, dice: random.Random) -> None:
         self.dice = dice
+        self.answered = 0
         self._client = plane.client(timeout=10.0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._client.close()
 
     def post(self, path: str, body: Json | None = None) -> httpx2.Response:
         """The answer; a repeat has the key of the first."""
@@ -161,6 +168,7 @@ class Patient:
             except httpx2.TransportError:
                 answer = None
             if answer is not None and answer.status_code not in (408, 503):
+                self.answered += 1
                 return answer
             time.sleep(RETRY_SECONDS)
         raise AssertionError(f"{path} is not answered")
@@ -176,11 +184,12 @@ def keep(patient: Patient) -> dict[str, str]:
     return ids | made(parents(ids["chain"]))
 
 
-def run(name: str, workflow_id: str, number: int, patient: Patient) -> str:
-    """Sees one execution through to its end, which is as it must be; answers its id. `number` is its own."""
+def run(name: str, workflow_id: str, patient: Patient) -> str:
+    """Sees one execution through to its end, which is as it must be; answers its id."""
     dice = patient.dice
     items = [f"item {index}" for index in range(dice.randrange(4, 12))]
-    parameters = {"number": number, "items": items, "on": False, "seconds": round(dice.uniform(0, 0.2), 3)}
+    once = f"{dice.getrandbits(64):x}"
+    parameters = {"once": once, "items": items, "on": False, "seconds": round(dice.uniform(0, 0.2), 3)}
     begun = patient.made(f"/workflows/{workflow_id}/execute", {"parameters": parameters})
     identifier: str = begun["id"]
     status = "completed"

@@ -3,26 +3,27 @@
 import random
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import pytest
 
-from tests.e2e.processes import ControlPlane
+from tests.e2e.processes import ControlPlane, wait_until
 from tests.faults import flows
 from tests.faults.flow_checks import assert_counted_once, assert_events_tell_of_executions, assert_whole
 from tests.faults.flows import Patient
 from tests.faults.load import END_SECONDS, Journal, Watcher
 from tests.faults.test_kill import SEEDS, WORKER
 
-KILLS = 8
-CHAINS = 3
+KILLS = 6
+CHAINS = 4
 CLIENTS = 8
 
 pytestmark = pytest.mark.timeout(300)
 
 
-def seed_of(plane: ControlPlane, seed: int) -> random.Random:
+def dice_of(seed: int) -> random.Random:
     """Dice; the seed is printed with the failure of a test."""
     print(f"SOAK_SEED={seed} SOAK_ROUNDS=1")
     return random.Random(seed)
@@ -30,22 +31,24 @@ def seed_of(plane: ControlPlane, seed: int) -> random.Random:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_server_killed_at_any_moment_loses_no_step_and_counts_none_twice(plane: ControlPlane, seed: int) -> None:
-    dice = seed_of(plane, seed)
+    dice = dice_of(seed)
     server = plane.start_server()
     plane.start_gateway()
     for name in ("one", "two"):
         plane.start_runner(WORKER, name=name)
-    patient = Patient(plane, random.Random(f"{seed} keeper"))
-    workflows = flows.keep(patient)
-    with Watcher(plane, channel="workflow_events") as watcher, ThreadPoolExecutor(CLIENTS) as pool:
-        enough = threading.Event()
-        clients = [
-            pool.submit(keep_executing, plane, workflows, number, f"{seed} client {number}", enough)
-            for number in range(CLIENTS)
+    with ExitStack() as stack:
+        watcher = stack.enter_context(Watcher(plane, channel="workflow_events"))
+        pool = stack.enter_context(ThreadPoolExecutor(CLIENTS))
+        patients = [
+            stack.enter_context(Patient(plane, random.Random(f"{seed} client {number}"))) for number in range(CLIENTS)
         ]
+        workflows = flows.keep(patients[0])
+        enough = threading.Event()
+        clients = [pool.submit(keep_executing, patient, workflows, enough) for patient in patients]
         try:
             for _ in range(KILLS):
-                time.sleep(dice.uniform(0, 0.6))
+                wait_for_answers(patients, dice.randrange(40))
+                time.sleep(dice.uniform(0, 0.2))
                 server.kill()
                 if dice.random() < 0.2:
                     # While it starts.
@@ -56,36 +59,40 @@ def test_a_server_killed_at_any_moment_loses_no_step_and_counts_none_twice(plane
         finally:
             enough.set()
         begun = [identifier for client in clients for identifier in client.result(END_SECONDS)]
-        executions = assert_whole(patient, begun)
+        print(len(begun), "executions")
+        executions = assert_whole(patients[0], begun)
         assert_events_tell_of_executions(watcher, executions)
-    assert_counted_once(patient, executions, Journal.read(plane.folder / "journal"))
+        assert_counted_once(patients[0], executions, Journal.read(plane.folder / "journal"))
 
 
-def keep_executing(
-    plane: ControlPlane, workflows: Mapping[str, str], number: int, seed: str, enough: threading.Event
-) -> list[str]:
+def wait_for_answers(patients: Sequence[Patient], count: int) -> None:
+    """Until so many more requests are answered: work is under way then, on a slow machine too."""
+    first = sum(patient.answered for patient in patients)
+    wait_until(
+        lambda: sum(patient.answered for patient in patients) > first + count, END_SECONDS, "too little was answered"
+    )
+
+
+def keep_executing(patient: Patient, workflows: Mapping[str, str], enough: threading.Event) -> list[str]:
     """Begins one execution after the other, each kind in its turn, and sees each through to its end."""
-    patient = Patient(plane, random.Random(seed))
+    begun: list[str] = []
     names = list(workflows)
     patient.dice.shuffle(names)
-    begun: list[str] = []
     while not enough.is_set():
         name = names[len(begun) % len(names)]
-        own = number * 10_000 + len(begun)
-        begun.append(flows.run(name, workflows[name], own, patient))
+        begun.append(flows.run(name, workflows[name], patient))
     return begun
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_server_killed_when_the_event_of_a_step_is_seen_goes_on_behind_it(plane: ControlPlane, seed: int) -> None:
-    dice = seed_of(plane, seed)
+    dice = dice_of(seed)
     server = plane.start_server()
     plane.start_gateway()
     plane.start_runner(WORKER)
-    patient = Patient(plane, dice)
-    workflow = patient.made("/workflows", {"name": "Chain", "steps": flows.CHAIN})["id"]
     begun: list[str] = []
-    with Watcher(plane, channel="workflow_events") as watcher:
+    with Patient(plane, dice) as patient, Watcher(plane, channel="workflow_events") as watcher:
+        workflow = patient.made("/workflows", {"name": "Chain", "steps": flows.CHAIN})["id"]
         for _ in range(CHAINS):
             seconds = dice.choice([0, 0.05, 0.5])
             execution = patient.made(f"/workflows/{workflow}/execute", {"parameters": {"seconds": seconds}})["id"]
@@ -97,7 +104,7 @@ def test_a_server_killed_when_the_event_of_a_step_is_seen_goes_on_behind_it(plan
             assert patient.ended(execution)["output"] == flows.output_of("chain", [])
         executions = assert_whole(patient, begun)
         assert_events_tell_of_executions(watcher, executions)
-    assert_counted_once(patient, executions, Journal.read(plane.folder / "journal"))
+        assert_counted_once(patient, executions, Journal.read(plane.folder / "journal"))
 
 
 def wait_for_step(watcher: Watcher, execution_id: str, step_id: str, status: str) -> None:
