@@ -54,6 +54,15 @@ async def test_steps_of_equal_order_run_together_and_the_next_waits_for_all(flow
     assert (await flows.execution(execution)).status == "completed"
 
 
+async def test_a_step_is_told_to_have_begun_behind_the_ends_of_all_that_it_waited_for(flows: Flows) -> None:
+    workflow = await flows.keep([step("a", order=1), step("b", order=1), step("c", order=2)])
+    await flows.execute(workflow)
+    # Both end in one transaction.
+    await flows.work(lambda task, payload: {})
+    words = [type_.removeprefix("workflow_step_") for type_ in flows.told() if "_step_" in type_]
+    assert words == ["started", "started", "completed", "completed", "started", "completed"]
+
+
 async def test_a_list_is_fanned_out_within_its_bound_and_gathered_in_order(flows: Flows) -> None:
     steps = [
         step("extract"),
