@@ -6,103 +6,35 @@ they go; and at last executes a workflow, which creates the tasks itself (`pipel
 """
 
 import asyncio
-import contextlib
 import io
 import json
-import os
 import signal
 import sys
 import tempfile
-from collections.abc import AsyncGenerator, Coroutine, Mapping
+from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
 import httpx2
 import pipeline
 import websockets
+from processes import Child, DemoFailed, running
 from rich.console import Console
 from rich.table import Table
 
 HERE = Path(__file__).resolve().parent
-AO = (sys.executable, "-m", "agent_orchestration.cli")
 AGENT_FILES = ("agents.py", "extractor.py")
 SOURCE = "sales.csv"
 CHUNK, PART = 120, 50
 # Real work of this size is over before an eye has seen it.
 PAUSE = 0.1 if sys.stdout.isatty() else 0.0
-START_SECONDS, DEADLINE_SECONDS, STOP_SECONDS = 60.0, 180.0, 12.0
+START_SECONDS, DEADLINE_SECONDS = 60.0, 180.0
 INTERRUPTED = 130
 WIDTH = 110
 TAIL_LINES = 15
 
 # Piped, it prints plain lines of one width.
 console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
-
-
-class DemoFailed(Exception):
-    """Something did not go as it should; the text says what."""
-
-
-class Child:
-    """A process of the demo, in a session of its own: Ctrl-C reaches the demo alone, which stops it in order."""
-
-    def __init__(self, name: str, folder: Path) -> None:
-        self.name = name
-        self.log = folder / f"{name}.log"
-        self._process: asyncio.subprocess.Process | None = None
-
-    async def start(self, *arguments: str, **environment: str) -> None:
-        """Starts an `ao` command."""
-        with self.log.open("wb") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                *AO,
-                *arguments,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=log,
-                # Nothing that is set for another installation counts here.
-                env={name: value for name, value in os.environ.items() if not name.startswith("AGENT_ORCHESTRATION_")}
-                | environment,
-                start_new_session=True,
-            )
-
-    async def said(self, *starts: str) -> list[str]:
-        """Waits for lines that begin like this, in this order; returns the rest of each."""
-        assert self._process is not None
-        assert self._process.stdout is not None
-        rests: list[str] = []
-        for start in starts:
-            line = (await self._process.stdout.readline()).decode().rstrip("\n")
-            if not line.startswith(start):
-                raise DemoFailed(f"{self.name} ended" if not line else f"{self.name} said {line!r}")
-            rests.append(line.removeprefix(start))
-        return rests
-
-    async def ended(self) -> int:
-        """Waits for its end; returns the exit code."""
-        assert self._process is not None
-        return await self._process.wait()
-
-    async def watch(self) -> NoReturn:
-        """Waits for its end, which is a failure."""
-        raise DemoFailed(f"{self.name} ended with {await self.ended()}")
-
-    async def stop(self) -> None:
-        """SIGTERM; SIGKILL when that does not help."""
-        try:
-            if self._signal(signal.SIGTERM):
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self.ended(), STOP_SECONDS)
-        finally:
-            # Also when a second Ctrl-C breaks into the wait.
-            self._signal(signal.SIGKILL)
-
-    def _signal(self, number: signal.Signals) -> bool:
-        if self._process is None or self._process.returncode is not None:
-            return False
-        with contextlib.suppress(ProcessLookupError):
-            self._process.send_signal(number)
-        return True
 
 
 class Watch:
@@ -279,16 +211,6 @@ async def execute(client: httpx2.AsyncClient, watch: Watch, target: Path) -> Non
         raise DemoFailed(f"{workflow['name']} {execution['status']}: {reason}")
     console.print(f"[green]{execution['status']}[/] in {execution['duration'] * 1000:.0f} ms, its output:")
     console.print_json(data=execution["output"])
-
-
-@contextlib.asynccontextmanager
-async def running(*children: Child) -> AsyncGenerator[None]:
-    """Stops the children at the end, the last one first, whatever has happened."""
-    try:
-        yield
-    finally:
-        for child in reversed(children):
-            await child.stop()
 
 
 async def first_end(main: Coroutine[Any, Any, None], *watched: Coroutine[Any, Any, NoReturn]) -> None:
