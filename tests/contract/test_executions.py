@@ -219,6 +219,13 @@ async def test_a_fan_out_shows_its_items_and_gathers_their_results_in_order(line
     assert whole["output"] == {"each": [{"was": number} for number in range(5)]}
     step = whole["steps"][0]
     assert (step["items"], len(step["task_ids"])) == ({"total": 5, "completed": 5, "running": 0}, 5)
+    tasks = await line.api.get("/tasks", execution_id=execution_id, limit=2, page=2)
+    assert ([each["id"] for each in tasks.data], tasks.json["pagination"]["total"]) == (step["task_ids"][2:0:-1], 5)
+    narrowed = {"execution_id": execution_id, "status": "completed"}
+    behind = await line.api.get("/tasks", **narrowed, starting_after=tasks.data[0]["id"])
+    assert [each["id"] for each in behind.data] == step["task_ids"][1::-1]
+    assert (await line.api.get("/tasks", execution_id=execution_id, status="failed")).data == []
+    assert (await line.api.get("/tasks", execution_id="execution_none")).data == []
     assert "input" not in step
 
 

@@ -8,8 +8,8 @@ import pytest
 from tests.contract.conftest import Api
 
 STEPS: list[dict[str, Any]] = [
-    {"id": "step_1", "name": "Data Extraction", "agent_type": "data_extractor", "order": 1, "depends_on": []},
-    {"id": "step_2", "name": "Data Processing", "agent_type": "data_processor", "order": 2, "depends_on": []},
+    {"id": "step_1", "name": "Data Extraction", "agent_type": "data_extractor", "order": 1},
+    {"id": "step_2", "name": "Data Processing", "agent_type": "data_processor", "order": 2},
 ]
 # Every field of a step that can stand together.
 FULL: list[dict[str, Any]] = [
@@ -23,7 +23,6 @@ FULL: list[dict[str, Any]] = [
         "condition": "parameters.url",
         "for_each": "parameters.urls",
         "max_parallel": 7,
-        "depends_on": [],
         "retry": {"attempts": 2, "backoff": 0.5, "max_backoff": 3.0, "jitter": False},
         "timeout": 1.5,
         "on_failure": "compensate",
@@ -59,35 +58,35 @@ async def test_steps_come_back_as_sent_with_what_was_left_out_of_id_name_and_ord
     assert (await workflow(api, steps=FULL))["steps"] == FULL
     bare = await workflow(api, steps=[{"agent_type": "a"}, {"agent_type": "b", "id": "own"}, {"kind": "approval"}])
     assert bare["steps"] == [
-        {"id": "step_1", "name": "step_1", "agent_type": "a", "order": 1, "depends_on": []},
-        {"id": "own", "name": "own", "agent_type": "b", "order": 2, "depends_on": []},
-        {"id": "step_3", "name": "step_3", "kind": "approval", "order": 3, "depends_on": []},
+        {"id": "step_1", "name": "step_1", "agent_type": "a", "order": 1},
+        {"id": "own", "name": "own", "agent_type": "b", "order": 2},
+        {"id": "step_3", "name": "step_3", "kind": "approval", "order": 3},
     ]
 
 
-@pytest.mark.parametrize(
-    ("body", "field"),
-    [
-        ({"steps": STEPS}, "name"),
-        ({"name": "n"}, "steps"),
-        ({"name": "n", "steps": []}, "steps"),
-        ({"name": "n", "steps": [{"agent_type": "a"}] * 1001}, "steps"),
-        ({"name": "n", "steps": [{}]}, "steps[0].agent_type"),
-        ({"name": "n", "steps": [{"agent_type": "a", "agent": "x"}]}, "steps[0].agent"),
-        ({"name": "n", "steps": [{"agent_type": "a", "on_failure": "ignore"}]}, "steps[0].on_failure"),
-        ({"name": "n", "steps": [{"agent_type": "a", "id": "1st"}]}, "steps[0].id"),
-        ({"name": "n", "steps": [{"agent_type": "a", "id": "a"}, {"agent_type": "b", "id": "a"}]}, "steps[1].id"),
-        ({"name": "n", "steps": [*STEPS, {"agent_type": "a", "depends_on": ["none"]}]}, "steps[2].depends_on"),
-        ({"name": "n", "steps": [{"agent_type": "a", "input": "steps.["}]}, "steps[0].input"),
-        ({"name": "n", "steps": [{"agent_type": "a", "condition": "steps.later.output"}]}, "steps[0].condition"),
-        ({"name": "n", "steps": [STEPS[0], {"kind": "workflow"}]}, "steps[1].workflow_id"),
-        (
-            {"name": "n", "steps": [STEPS[0], {"kind": "workflow", "workflow_id": "workflow_none"}]},
-            "steps[1].workflow_id",
-        ),
-        ({"name": "n", "steps": [{"agent_type": "a", "timeout": 0}]}, "steps[0].timeout"),
-    ],
-)
+WRONG: list[tuple[Any, str]] = [
+    ({"steps": STEPS}, "name"),
+    ({"name": "n"}, "steps"),
+    ({"name": "n", "steps": []}, "steps"),
+    ({"name": "n", "steps": [{"agent_type": "a"}] * 1001}, "steps"),
+    ({"name": "n", "steps": [{}]}, "steps[0].agent_type"),
+    ({"name": "n", "steps": [{"agent_type": "a", "agent": "x"}]}, "steps[0].agent"),
+    ({"name": "n", "steps": [{"agent_type": "a", "on_failure": "ignore"}]}, "steps[0].on_failure"),
+    ({"name": "n", "steps": [{"agent_type": "a", "id": "1st"}]}, "steps[0].id"),
+    ({"name": "n", "steps": [{"agent_type": "a", "id": "a"}, {"agent_type": "b", "id": "a"}]}, "steps[1].id"),
+    ({"name": "n", "steps": [*STEPS, {"agent_type": "a", "depends_on": ["none"]}]}, "steps[2].depends_on"),
+    ({"name": "n", "steps": [{"agent_type": "a", "input": "steps.["}]}, "steps[0].input"),
+    ({"name": "n", "steps": [{"agent_type": "a", "condition": "steps.later.output"}]}, "steps[0].condition"),
+    ({"name": "n", "steps": [STEPS[0], {"kind": "workflow"}]}, "steps[1].workflow_id"),
+    (
+        {"name": "n", "steps": [STEPS[0], {"kind": "workflow", "workflow_id": "workflow_none"}]},
+        "steps[1].workflow_id",
+    ),
+    ({"name": "n", "steps": [{"agent_type": "a", "timeout": 0}]}, "steps[0].timeout"),
+]
+
+
+@pytest.mark.parametrize(("body", "field"), WRONG)
 async def test_what_is_wrong_with_a_workflow_names_the_step_and_the_field(api: Api, body: Any, field: str) -> None:
     answer = await api.post("/workflows", body)
     assert (answer.status, answer.code, answer.fields) == (400, "validation_error", [field])
@@ -139,7 +138,7 @@ async def test_a_bad_update_names_the_field_and_makes_no_version(api: Api, chang
 
 async def test_a_step_may_be_another_workflow_of_the_project(api: Api) -> None:
     inner = await workflow(api)
-    steps = [{"id": "all", "name": "all", "kind": "workflow", "workflow_id": inner["id"], "order": 1, "depends_on": []}]
+    steps: list[Any] = [{"id": "all", "name": "all", "kind": "workflow", "workflow_id": inner["id"], "order": 1}]
     assert (await workflow(api, steps=steps))["steps"] == steps
 
 

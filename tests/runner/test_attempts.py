@@ -219,7 +219,11 @@ def registered(*types: str, default: bool = False) -> Agent:
     """An agent with a function for each type, which says its name; with `default` the last one takes any other."""
     agent = Agent("Worker", "worker")
     for type_ in types:
-        agent.task(type_, default=default and type_ == types[-1])(lambda task, name=type_: {name: task.type})
+
+        def says(task: Task, name: str = type_) -> dict[str, str]:
+            return {name: task.type}
+
+        agent.task(type_, default=default and type_ == types[-1])(says)
     return agent
 
 

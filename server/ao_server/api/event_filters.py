@@ -55,10 +55,14 @@ def channel(row: rows.Event, filters: Sequence[events_pb2.EventFilter]) -> int |
 
 
 def _matches(row: rows.Event, wanted: events_pb2.EventFilter) -> bool:
-    if not _CARRIES[wanted.channel](row):
+    channel = wanted.channel
+    if not _CARRIES[channel](row):
         return False
-    names = _NARROWED_BY[wanted.channel]
-    return all(not wanted.HasField(name) or getattr(wanted, name) == getattr(row, name) for name in names)
+    # Of every event for every watcher: a loop is faster than `all`.
+    for name in _NARROWED_BY[channel]:
+        if wanted.HasField(name) and getattr(wanted, name) != getattr(row, name):
+            return False
+    return True
 
 
 def _word(channel: events_pb2.Channel.ValueType) -> str:

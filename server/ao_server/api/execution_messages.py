@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence, Set
 
 from agent_orchestration.v1 import executions_pb2
 from ao_server.api import messages
-from ao_server.engine.bodies import StepName
+from ao_server.engine.workflows import tidings
 from ao_server.engine.workflows.definition import Graph, Step
 from ao_server.store import execution_values, rows
 from ao_server.store.execution_values import Source
@@ -25,7 +25,7 @@ def created(row: rows.Execution, graph: Graph, parameters: str) -> executions_pb
 
 def execution_step(row: rows.ExecutionStep, definition: Step, ran: Ran) -> executions_pb2.ExecutionStep:
     """A step with what ran for it, without input and output."""
-    message = messages.listed_step(row, _name(definition))
+    message = messages.listed_step(row, tidings.name_of(definition))
     message.task_ids.extend(ran.task_ids.get(definition.id, ()))
     message.execution_ids.extend(ran.execution_ids.get(definition.id, ()))
     message.attempts = ran.attempts.get(row.last_id or "", 0)
@@ -71,14 +71,3 @@ def output_of(row: rows.ExecutionStep, definition: Step) -> Source | None:
         if definition.kind == "workflow":
             return execution_values.value(row.last_id, "result")
     return execution_values.value(row.execution_id, "output", row.place)
-
-
-def _name(step: Step) -> StepName:
-    return StepName(
-        id=step.id,
-        name=step.name,
-        order=step.order or 0,
-        kind=step.kind,
-        agent_type=step.agent_type,
-        depends_on=step.depends_on or [],
-    )

@@ -57,6 +57,7 @@ def task_filter(request: tasks_pb2.ListTasksRequest) -> TaskFilter:
         id_from=_first_id(request.created_after, later=1) if request.HasField("created_after") else None,
         id_before=_first_id(request.created_before) if request.HasField("created_before") else None,
         labels=[_label(each) for each in request.label],
+        execution_id=request.execution_id if request.HasField("execution_id") else None,
     )
 
 

@@ -1,7 +1,8 @@
 """WorkflowService."""
 
+import asyncio
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from agent_orchestration.v1 import common_pb2, workflows_pb2, workflows_pb2_grpc
 from ao_server.api import calls, execution_messages, idempotency, messages, pages, workflow_requests
@@ -14,7 +15,11 @@ from ao_server.engine.workflows.definition import Step
 from ao_server.errors import NotFound
 from ao_server.store import rows, workflows
 from ao_server.store.reader import Reader
+from ao_server.store.workflows import ListedWorkflow
 from ao_server.store.writer import Writer
+
+# To check so many takes tens of milliseconds, in which the event loop would do nothing else.
+MANY_STEPS: Final = 50
 
 
 class WorkflowServicer(workflows_pb2_grpc.WorkflowServiceServicer):
@@ -34,7 +39,7 @@ class WorkflowServicer(workflows_pb2_grpc.WorkflowServiceServicer):
             project_id=calls.current().project_id,
             name=request.name,
             description=request.description if request.HasField("description") else None,
-            steps=_checked(request),
+            steps=await _checked(request),
         )
         operation = once(catalog.create(new, self._ids), idempotency.of(request), rows.Workflow)
         created = await self._writer.write(operation)
@@ -67,7 +72,7 @@ class WorkflowServicer(workflows_pb2_grpc.WorkflowServiceServicer):
             limit=asked.limit,
             starting_after=asked.starting_after,
         )
-        data = [_message(listed.workflow, definition.decode(listed.steps)) for listed in found.rows]
+        data = [_listed(each) for each in found.rows]
         return workflows_pb2.ListWorkflowsResponse(data=data, pagination=asked.pagination(found))
 
     async def UpdateWorkflow(
@@ -78,7 +83,7 @@ class WorkflowServicer(workflows_pb2_grpc.WorkflowServiceServicer):
         update = WorkflowUpdate(
             name=request.name if request.HasField("name") else None,
             description=request.description if request.HasField("description") else None,
-            steps=_checked(request) if request.steps else None,
+            steps=await _checked(request) if request.steps else None,
         )
         newest = workflows.newest_steps(self._reader.database, project_id, request.workflow_id)
         workflow, steps = await self._writer.write(catalog.update(project_id, request.workflow_id, update, newest))
@@ -118,12 +123,21 @@ class WorkflowServicer(workflows_pb2_grpc.WorkflowServiceServicer):
         return message
 
 
-def _checked(request: workflows_pb2.CreateWorkflowRequest | workflows_pb2.UpdateWorkflowRequest) -> list[Step]:
+async def _checked(request: workflows_pb2.CreateWorkflowRequest | workflows_pb2.UpdateWorkflowRequest) -> list[Step]:
     """The steps of a request. Invalid with all that is wrong with them."""
     steps = workflow_requests.steps(request.steps)
-    definition.compiled(steps)
+    if len(steps) < MANY_STEPS:
+        definition.compiled(steps)
+    else:
+        await asyncio.to_thread(definition.compiled, steps)
     return steps
 
 
 def _message(workflow: rows.Workflow, steps: Sequence[Step]) -> workflows_pb2.Workflow:
     return messages.filled(workflows_pb2.Workflow, workflow, steps=workflow_requests.shown(steps))
+
+
+def _listed(listed: ListedWorkflow) -> workflows_pb2.Workflow:
+    if listed.steps is None:
+        return messages.filled(workflows_pb2.Workflow, listed.workflow, steps_omitted=True)
+    return _message(listed.workflow, definition.decode(listed.steps))

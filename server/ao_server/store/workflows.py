@@ -1,9 +1,9 @@
 """Reads of workflows and their versions."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, case, func, select
 
 from ao_server.errors import Invalid
 from ao_server.store import rows, tables
@@ -11,16 +11,20 @@ from ao_server.store.changes import ValueSelection
 from ao_server.store.database import Database
 from ao_server.store.reader import Page, Reader
 
+# Characters: a list shows a hundred workflows.
+LISTED_STEPS_LENGTH: Final = 64 * 1024
 _WORKFLOW: Any = tables.Workflow
 _VERSION: Any = tables.WorkflowVersion
 
 
 @dataclass(frozen=True, slots=True)
 class ListedWorkflow:
-    """A workflow and the steps of its newest version, as `definition.encode` wrote them."""
+    """A workflow and the steps of its newest version, as `definition.encode` wrote them; None where they are too many
+    to be listed.
+    """
 
     workflow: rows.Workflow
-    steps: str
+    steps: str | None
 
 
 async def get(reader: Reader, project_id: str, workflow_id: str) -> rows.Workflow | None:
@@ -54,7 +58,10 @@ async def page(
                 raise Invalid.field("starting_after", "there is no such workflow")
             where.append(_WORKFLOW.id < starting_after)
         found = await connection.execute(
-            select(*rows.TABLES[rows.Workflow].columns, _VERSION.steps)
+            select(
+                *rows.TABLES[rows.Workflow].columns,
+                case((func.length(_VERSION.steps) <= LISTED_STEPS_LENGTH, _VERSION.steps)),
+            )
             .join(
                 tables.WorkflowVersion,
                 (_VERSION.project_id == _WORKFLOW.project_id)
