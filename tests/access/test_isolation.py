@@ -241,3 +241,79 @@ async def cursor(project: Project) -> str:
 
 def as_admin(project: Project) -> dict[str, str]:
     return {"Authorization": f"Bearer {project.admin}"}
+
+
+STEPS = [{"id": "one", "agent_type": TYPE, "type": "work"}]
+
+
+async def test_no_total_of_workflows_or_executions_changes_with_those_of_another_project(both: World) -> None:
+    own, other = both.own, both.other
+    queries = ("/workflows", "/workflows?status=active", "/executions", "/executions?status=running", "/tasks")
+
+    async def totals(project: Project) -> list[int]:
+        return [(await project.call("GET", query))["pagination"]["total"] for query in queries]
+
+    before = await totals(other)
+    workflow = await own.post("/workflows", {"name": "twin", "steps": STEPS})
+    executions = [await own.post(f"/workflows/{workflow['id']}/execute") for _ in range(3)]
+    assert await totals(own) == [1, 1, 3, 3, 3]
+    assert await totals(other) == before
+    async with runner(both, other):
+        # It takes nothing of them, though its type is the same.
+        assert await waiting(own, executions[0]["id"]) == ["no_instance"]
+
+
+async def waiting(project: Project, execution_id: str) -> list[str]:
+    """Why the steps of an execution do not run."""
+    explained = await project.call("GET", f"/executions/{execution_id}/explain")
+    return [step["reason"]["code"] for step in explained["data"]["steps"]]
+
+
+async def test_a_workflow_of_another_project_is_no_step_of_ones_own_made_or_changed(both: World) -> None:
+    own, other = both.own, both.other
+    foreign = (await other.post("/workflows", {"name": "inner", "steps": STEPS}))["id"]
+    mine = (await own.post("/workflows", {"name": "outer", "steps": STEPS}))["id"]
+    for foreign_or_none in (foreign, "workflow_00000000000000000000000000"):
+        steps = [{"id": "sub", "kind": "workflow", "workflow_id": foreign_or_none}]
+        for method, path, body in (
+            ("POST", "/workflows", {"name": "n", "steps": steps}),
+            ("PUT", f"/workflows/{mine}", {"steps": steps}),
+            ("POST", "/workflows/simulate", {"steps": steps}),
+        ):
+            answer = await both.client.request(method, path, json=body, headers=as_admin(own))
+            assert answer.status_code == 400, (method, path, answer.text)
+            problems = answer.json()["error"]["details"]
+            assert [each["field"] for each in problems] == ["steps[0].workflow_id"]
+            assert problems[0]["message"].replace(foreign_or_none, "ID") == "step 'sub': there is no such workflow"
+    assert (await own.call("GET", f"/workflows/{mine}"))["data"]["version"] == 1
+
+
+async def test_events_of_workflows_are_heard_in_their_own_project_alone(both: World) -> None:
+    own, other = both.own, both.other
+    made = [(await each.post("/workflows", {"name": "twin", "steps": STEPS}))["id"] for each in (own, other)]
+    async with websockets.connect(both.ws_url, proxy=None) as socket:
+        for message in (
+            {"type": "auth", "token": other.admin},
+            {"type": "subscribe", "channel": "workflow_events"},
+            {"type": "subscribe", "channel": "workflow_events", "workflow_id": made[0]},
+        ):
+            await socket.send(json.dumps(message))
+            assert json.loads(await socket.recv())["type"] in ("authenticated", "subscribed")
+        await own.post(f"/workflows/{made[0]}/execute")
+        marker = await other.post(f"/workflows/{made[1]}/execute")
+        async with asyncio.timeout(DEADLINE):
+            heard = json.loads(await socket.recv())
+        assert (heard["type"], heard["payload"]["execution"]["id"]) == ("workflow_started", marker["id"])
+
+
+async def test_an_idempotency_key_of_an_execution_is_of_one_project(both: World) -> None:
+    begun: list[str] = []
+    for project in (both.own, both.other):
+        workflow = await project.post("/workflows", {"name": "twin", "steps": STEPS})
+        headers = as_admin(project) | {"Idempotency-Key": "same"}
+        path = f"/workflows/{workflow['id']}/execute"
+        answers = [await both.client.post(path, json={}, headers=headers) for _ in range(2)]
+        assert [answer.status_code for answer in answers] == [201, 201]
+        assert len({answer.json()["data"]["id"] for answer in answers}) == 1
+        begun.append(answers[0].json()["data"]["id"])
+    assert len(set(begun)) == 2

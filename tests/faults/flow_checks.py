@@ -51,7 +51,10 @@ def assert_counted_once(patient: Patient, executions: Mapping[str, Json], journa
     assert journal.runs.keys() <= tasks.keys()
     for task in tasks.values():
         runs = sorted(journal.runs.get(task["id"], {}))
-        assert runs == list(range(1, task["attempt"] + 1)), f"{task}: its attempts that ran: {runs}"
+        # An attempt that was claimed when the server died may never have reached the runner.
+        assert len(runs) <= task["attempt"] and runs[-1:] in ([], [task["attempt"]]), (task, runs)
+        if task["status"] == "completed":
+            assert len(runs) == 1 + task["failures"], f"work was restarted: {task}, {runs}"
     completed: dict[tuple[str, str, str], Counter[int | None]] = defaultdict(Counter)
     for task in tasks.values():
         if task["status"] == "completed":
