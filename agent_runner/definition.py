@@ -9,6 +9,8 @@ from agent_runner.program import Program
 from agent_runner.source import Source
 
 ANY_TYPE: Final = "*"
+# Of the tasks that a step of a workflow makes when it names no type.
+DEFAULT_TYPE: Final = "default"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,14 @@ class Definition:
     configuration: str
     functions: Mapping[str, TaskFunction]
 
+    @property
+    def listed(self) -> Mapping[str, TaskFunction]:
+        """What the server is told of: an only function takes the type `default` too."""
+        if len(self.functions) != 1 or ANY_TYPE in self.functions:
+            return self.functions
+        (only,) = self.functions.values()
+        return {**self.functions, DEFAULT_TYPE: only}
+
     def function(self, task_type: str) -> TaskFunction | None:
         """What runs tasks of this type."""
-        return self.functions.get(task_type) or self.functions.get(ANY_TYPE)
+        return self.listed.get(task_type) or self.functions.get(ANY_TYPE)

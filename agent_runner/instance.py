@@ -66,7 +66,7 @@ class Instance:
             type=me.type,
             name=me.name,
             instance_id=self._id,
-            task_types=[_task_type(name, function) for name, function in me.functions.items()],
+            task_types=[_task_type(name, function) for name, function in me.listed.items()],
             held=self.held.messages(),
             configuration=me.configuration,
             environment=me.environment,

@@ -3,9 +3,12 @@
 import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import psutil
 
@@ -13,6 +16,14 @@ from tests.e2e.processes import Process
 
 ROOT = Path(__file__).resolve().parent.parent
 STOP_SECONDS = 12.0
+
+
+class Sample(NamedTuple):
+    """What a process had used at a time, in seconds since the epoch: seconds of processor, bytes written to files."""
+
+    time: float
+    cpu: float
+    bytes: float
 
 
 @contextmanager
@@ -53,3 +64,28 @@ def cpu_seconds(pid: int) -> float:
     """User and system time of a process so far."""
     times = psutil.Process(pid).cpu_times()
     return times.user + times.system
+
+
+@contextmanager
+def sampled(pid: int, pause_seconds: float) -> Generator[list[Sample], None, None]:
+    """Samples of a process for as long as the context lasts, the last of them at its end."""
+    samples = [_sample(pid)]
+    done = threading.Event()
+
+    def look() -> None:
+        while not done.wait(pause_seconds):
+            samples.append(_sample(pid))
+        samples.append(_sample(pid))
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield samples
+    finally:
+        done.set()
+        thread.join()
+
+
+def _sample(pid: int) -> Sample:
+    counters: Any = psutil.Process(pid).io_counters()
+    return Sample(time.time(), cpu_seconds(pid), counters.write_chars)

@@ -1,4 +1,4 @@
-"""A data processing agent: cleans the records of a CSV file, groups them, and sums them up.
+"""A data processing agent: cleans the records of a CSV file, groups them, sums them up, and loads them into a database.
 
 Run it beside `ao dev`:
 
@@ -9,9 +9,11 @@ Run it beside `ao dev`:
 import asyncio
 import csv
 import re
+import sqlite3
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from datetime import date, datetime
 from decimal import Decimal, InvalidOperation
 from itertools import islice
@@ -44,21 +46,13 @@ def clean(task: Task) -> dict[str, Any]:
     eyes of whoever watches.
     """
     first, count = int(task.payload["first"]), int(task.payload["count"])
-    pause = float(task.payload.get("pause", 0))
-    kept: list[dict[str, Any]] = []
-    rejected: Counter[str] = Counter()
-    raw = list(islice(_records(task.payload["source"]), first, first + count))
-    for begin in range(0, len(raw), BATCH):
-        for number, record in enumerate(raw[begin : begin + BATCH], first + begin + 1):
-            try:
-                kept.append(_cleaned(record))
-            except ValueError as problem:
-                rejected[str(problem)] += 1
-                task.log.warning("record %d left out: %s", number, problem)
-        done = min(begin + BATCH, len(raw))
-        task.progress(100 * done / len(raw), f"{done} of {len(raw)} records")
-        time.sleep(pause)
-    return {"records_processed": len(raw), "records": kept, "rejected": dict(rejected)}
+    return _clean(task, list(islice(_records(task.payload["source"]), first, first + count)), first)
+
+
+@agent.task("clean_part")
+def clean_part(task: Task) -> dict[str, Any]:
+    """The same for `records` that were read elsewhere; `first` says how many stand before them in their file."""
+    return _clean(task, task.payload["records"], int(task.payload["first"]))
 
 
 @agent.task("group_records")
@@ -109,9 +103,46 @@ async def summarise(task: Task) -> dict[str, Any]:
     return {"lines": lines, "total_cents": sum(line["revenue_cents"] for line in lines)}
 
 
+@agent.task("load_records")
+def load(task: Task) -> dict[str, Any]:
+    """Puts clean `records` into the table `orders` of an SQLite file, `target`; an order that is there counts once.
+
+    Run twice, it leaves the same table: a task whose process was lost is run again.
+    """
+    records: Sequence[Mapping[str, Any]] = task.payload["records"]
+    with closing(sqlite3.connect(task.payload["target"])) as database, database:
+        database.execute(
+            "CREATE TABLE IF NOT EXISTS orders (order_id TEXT PRIMARY KEY, date TEXT, region TEXT, product TEXT,"
+            " quantity INTEGER, unit_price_cents INTEGER)"
+        )
+        database.executemany(
+            "INSERT OR IGNORE INTO orders VALUES (:order_id, :date, :region, :product, :quantity, :unit_price_cents)",
+            records,
+        )
+        orders, revenue = database.execute("SELECT count(*), sum(quantity * unit_price_cents) FROM orders").fetchone()
+    return {"records": len(records), "orders": orders, "revenue_cents": revenue}
+
+
 def _records(source: str) -> Iterator[dict[str, str | None]]:
     with (FOLDER / source).open(newline="", encoding="utf-8") as file:
         yield from csv.DictReader(file)
+
+
+def _clean(task: Task, raw: Sequence[Mapping[str, str | None]], first: int) -> dict[str, Any]:
+    pause = float(task.payload.get("pause", 0))
+    kept: list[dict[str, Any]] = []
+    rejected: Counter[str] = Counter()
+    for begin in range(0, len(raw), BATCH):
+        for number, record in enumerate(raw[begin : begin + BATCH], first + begin + 1):
+            try:
+                kept.append(_cleaned(record))
+            except ValueError as problem:
+                rejected[str(problem)] += 1
+                task.log.warning("record %d left out: %s", number, problem)
+        done = min(begin + BATCH, len(raw))
+        task.progress(100 * done / len(raw), f"{done} of {len(raw)} records")
+        time.sleep(pause)
+    return {"records_processed": len(raw), "records": kept, "rejected": dict(rejected)}
 
 
 def _cleaned(record: Mapping[str, str | None]) -> dict[str, Any]:

@@ -1,11 +1,13 @@
 """`make demo`: the whole system at work, in a minute.
 
-It starts `ao dev` on free ports and a temporary folder, and the agent of `agents.py` as a process of its own. Then it
-does what a program of yours would do: creates tasks over REST and hears over the WebSocket how they go.
+It starts `ao dev` on free ports and a temporary folder, and the agents of `agents.py` and `extractor.py` as processes
+of their own. Then it does what a program of yours would do: creates tasks over REST and hears over the WebSocket how
+they go; and at last executes a workflow, which creates the tasks itself (`pipeline.py`).
 """
 
 import asyncio
 import contextlib
+import io
 import json
 import os
 import signal
@@ -16,14 +18,16 @@ from pathlib import Path
 from typing import Any, NoReturn, cast
 
 import httpx2
+import pipeline
 import websockets
 from rich.console import Console
 from rich.table import Table
 
 HERE = Path(__file__).resolve().parent
 AO = (sys.executable, "-m", "agent_orchestration.cli")
+AGENT_FILES = ("agents.py", "extractor.py")
 SOURCE = "sales.csv"
-CHUNK = 120
+CHUNK, PART = 120, 50
 # Real work of this size is over before an eye has seen it.
 PAUSE = 0.1 if sys.stdout.isatty() else 0.0
 START_SECONDS, DEADLINE_SECONDS, STOP_SECONDS = 60.0, 180.0, 12.0
@@ -108,7 +112,14 @@ class Watch:
         self._socket = socket
         self._titles: dict[str, str] = {}
         self._ended: dict[str, asyncio.Future[str]] = {}
-        self.agent_id: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._active: dict[str, asyncio.Future[str]] = {}
+        self.pictures: list[pipeline.Picture] = []
+
+    def active(self, agent_type: str) -> asyncio.Future[str]:
+        """The id of an agent of this type, once one is active."""
+        if agent_type not in self._active:
+            self._active[agent_type] = asyncio.get_running_loop().create_future()
+        return self._active[agent_type]
 
     def ended(self, task_id: str) -> asyncio.Future[str]:
         """The task's final status, once it has one. The event may come before the answer to its creation."""
@@ -117,10 +128,11 @@ class Watch:
         return self._ended[task_id]
 
     async def subscribe(self, key: str) -> None:
-        """Authenticates and asks for the events of all agents, as the API's documentation prints it."""
+        """Authenticates and asks for the events of all agents and workflows, as the API's documentation prints it."""
         await self._socket.send(json.dumps({"type": "auth", "token": key}))
-        await self._socket.send(json.dumps({"type": "subscribe", "channel": "agent_events"}))
-        for answer in ("authenticated", "subscribed"):
+        for channel in ("agent_events", "workflow_events"):
+            await self._socket.send(json.dumps({"type": "subscribe", "channel": channel}))
+        for answer in ("authenticated", "subscribed", "subscribed"):
             message = json.loads(await self._socket.recv())
             if message["type"] != answer:
                 raise DemoFailed(f"the WebSocket answered {message}")
@@ -138,13 +150,21 @@ class Watch:
         kind, payload = event["type"], event["payload"]
         if kind == "agent_status_change":
             console.print(f"  agent [bold]{payload['name']}[/]: {payload['previous_status']} -> {payload['status']}")
-            if payload["status"] == "active" and not self.agent_id.done():
-                self.agent_id.set_result(payload["agent_id"])
+            active = self.active(payload["type"])
+            if payload["status"] == "active" and not active.done():
+                active.set_result(payload["agent_id"])
+            return
+        if kind.startswith("workflow_") or "execution_id" in payload:
+            for picture in self.pictures:
+                picture.take(event)
             return
         task_id = payload.get("task_id") or payload.get("id")
         if kind == "task_created":
             self._titles[task_id] = payload["labels"]["title"]
-        title = f"  {self._titles.get(task_id, ''):<18}"
+        if task_id not in self._titles:
+            # A line that a task of the workflow has logged.
+            return
+        title = f"  {self._titles[task_id]:<18}"
         if kind == "task_progress":
             percent = payload["progress"]
             bar = "#" * round(percent / 5)
@@ -161,6 +181,14 @@ class Watch:
                 ended.set_result(payload["status"])
 
 
+async def create(client: httpx2.AsyncClient, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    """Creates something; returns it as it was answered."""
+    created = await client.post(path, json=body)
+    if created.status_code != 201:
+        raise DemoFailed(f"POST /v1{path} answered {created.status_code}: {created.text}")
+    return created.json()["data"]
+
+
 class Work:
     """Creates tasks over REST."""
 
@@ -171,9 +199,10 @@ class Work:
 
     async def do(self, title: str, type: str, **payload: Any) -> dict[str, Any]:
         """Creates a task, waits until the WebSocket says that it has ended, returns its result."""
-        created = await self._client.post(
+        created = await create(
+            self._client,
             "/tasks",
-            json={
+            {
                 "agent_id": self._agent_id,
                 "type": type,
                 "priority": "high",
@@ -181,9 +210,7 @@ class Work:
                 "labels": {"title": title},
             },
         )
-        if created.status_code != 201:
-            raise DemoFailed(f"POST /v1/tasks answered {created.status_code}: {created.text}")
-        task_id = created.json()["data"]["id"]
+        task_id = created["id"]
         status = await self._watch.ended(task_id)
         task = (await self._client.get(f"/tasks/{task_id}")).raise_for_status().json()["data"]
         if status != "completed":
@@ -235,6 +262,25 @@ async def process(work: Work) -> None:
     console.print(f"{left_out} records made no sense and were left out, {grouped['repeats']} were there twice.")
 
 
+async def execute(client: httpx2.AsyncClient, watch: Watch, target: Path) -> None:
+    """The job as a workflow: extract, process in parallel, load."""
+    workflow = await create(client, "/workflows", pipeline.WORKFLOW)
+    console.print()
+    console.print(f"[bold]{workflow['name']}[/]: a workflow of three steps over two types of agents")
+    picture = pipeline.Picture(workflow, console)
+    watch.pictures.append(picture)
+    parameters = {"source": SOURCE, "part_size": PART, "pause": 3 * PAUSE, "target": str(target)}
+    with picture.shown():
+        execution = await create(client, f"/workflows/{workflow['id']}/execute", {"parameters": parameters})
+        await picture.ended
+    execution = (await client.get(f"/executions/{execution['id']}")).raise_for_status().json()["data"]
+    if execution["status"] != "completed":
+        reason = execution.get("error", {}).get("message", "no reason given")
+        raise DemoFailed(f"{workflow['name']} {execution['status']}: {reason}")
+    console.print(f"[green]{execution['status']}[/] in {execution['duration'] * 1000:.0f} ms, its output:")
+    console.print_json(data=execution["output"])
+
+
 @contextlib.asynccontextmanager
 async def running(*children: Child) -> AsyncGenerator[None]:
     """Stops the children at the end, the last one first, whatever has happened."""
@@ -260,8 +306,9 @@ async def first_end(main: Coroutine[Any, Any, None], *watched: Coroutine[Any, An
 
 async def demo(folder: Path) -> None:
     """Starts everything, does the job, stops everything."""
-    control_plane, runner = Child("ao dev", folder), Child("ao runner", folder)
-    async with running(control_plane, runner):
+    control_plane = Child("ao dev", folder)
+    runners = {file: Child(f"ao runner {file}", folder) for file in AGENT_FILES}
+    async with running(control_plane, *runners.values()):
         console.print("[bold]ao dev[/] starts on free ports and a temporary folder")
         await control_plane.start("dev", "--port", "0", "--grpc-port", "0", "--data-dir", str(folder / "data"))
         async with asyncio.timeout(START_SECONDS):
@@ -275,17 +322,18 @@ async def demo(folder: Path) -> None:
         ):
             watch = Watch(socket)
             await watch.subscribe(key)
-            console.print("[bold]ao runner examples/agents.py[/] starts as another process")
-            await runner.start(
-                *("runner", str(HERE / "agents.py"), "--server", server), AGENT_ORCHESTRATION_API_KEY=key
-            )
+            for file, runner in runners.items():
+                console.print(f"[bold]ao runner examples/{file}[/] starts as another process")
+                await runner.start("runner", str(HERE / file), "--server", server, AGENT_ORCHESTRATION_API_KEY=key)
 
             async def job() -> None:
                 async with asyncio.timeout(START_SECONDS):
-                    agent_id = await watch.agent_id
+                    agent_id = await watch.active("data_processor")
+                    await watch.active("data_extractor")
                 await process(Work(client, watch, agent_id))
+                await execute(client, watch, folder / "sales.db")
 
-            await first_end(job(), watch.run(), control_plane.watch(), runner.watch())
+            await first_end(job(), watch.run(), control_plane.watch(), *(each.watch() for each in runners.values()))
 
 
 async def bounded(folder: Path) -> None:
@@ -300,6 +348,9 @@ async def bounded(folder: Path) -> None:
 
 def main() -> int:
     """Runs the demo; returns the exit code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A terminal that is not of UTF-8 shows other marks, and no error.
+        sys.stdout.reconfigure(errors="replace")  # pyright: ignore[reportUnknownMemberType]
     with tempfile.TemporaryDirectory(prefix="ao-demo-") as name:
         try:
             asyncio.run(bounded(Path(name)))

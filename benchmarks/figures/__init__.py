@@ -15,6 +15,7 @@ from benchmarks.figures import (
     rest_create,
     slow_disk,
     start,
+    workflows,
 )
 
 FIGURES = [
@@ -22,6 +23,7 @@ FIGURES = [
     *access.FIGURES,
     *end_to_end.FIGURES,
     *peers.FIGURES,
+    *workflows.FIGURES,
     *latency.FIGURES,
     *lists.FIGURES,
     *fanout.FIGURES,

@@ -10,7 +10,7 @@ import socket
 import time
 from functools import partial
 from statistics import median
-from typing import Final
+from typing import Any, Final, Self
 
 from benchmarks import stack
 from benchmarks.figure import Figure, Run, constant
@@ -22,7 +22,7 @@ WARM: Final = 30
 PAUSE_SECONDS: Final = 0.003
 DEADLINE_SECONDS: Final = 10.0
 READ_BYTES: Final = 65_536
-ID: Final = re.compile(rb'"id":"(task_\w+)"')
+ID: Final = re.compile(rb'"id":"((?:task|execution)_\w+)"')
 COMPLETED: Final = b'"type":"task_completed"'
 
 
@@ -41,47 +41,62 @@ def _one_by_one(run: Run, count: int) -> list[float]:
         plane.start_server()
         plane.start_gateway()
         agent_id = stack.start_runners(plane, 1, 10)
-        with socket.create_connection(("127.0.0.1", plane.port)) as requests:
-            requests.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            requests.settimeout(DEADLINE_SECONDS)
-            events = Socket(plane.port, plane.api_key).connection
-            with events:
-                events.settimeout(DEADLINE_SECONDS)
-                request = _request(plane, agent_id)
-                took = [_one(requests, events, request) for _ in range(WARM + count)]
+        task = {"agent_id": agent_id, "type": "noop", "payload": {"source": "sales.csv", "count": 50}}
+        with Latency(plane) as tasks:
+            took: list[float] = []
+            for _ in range(WARM + count):
+                time.sleep(PAUSE_SECONDS)
+                took.append(tasks.one("/v1/tasks", task))
     return sorted(took[WARM:])
 
 
-def _request(plane: ControlPlane, agent_id: str) -> bytes:
-    body = json.dumps({"agent_id": agent_id, "type": "noop", "payload": {"source": "sales.csv", "count": 50}}).encode()
-    lines = (
-        "POST /v1/tasks HTTP/1.1",
-        f"Host: 127.0.0.1:{plane.port}",
-        f"Authorization: Bearer {plane.api_key}",
-        "Content-Type: application/json",
-        f"Content-Length: {len(body)}",
-        "",
-        "",
-    )
-    return "\r\n".join(lines).encode() + body
+class Latency:
+    """A connection that asks for work and a WebSocket that hears of its end, for as long as the context lasts."""
 
+    def __init__(self, plane: ControlPlane) -> None:
+        self._plane = plane
+        self._requests = socket.create_connection(("127.0.0.1", plane.port))
+        self._requests.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._events = Socket(plane.port, plane.api_key).connection
+        for each in (self._requests, self._events):
+            each.settimeout(DEADLINE_SECONDS)
 
-def _one(requests: socket.socket, events: socket.socket, request: bytes) -> float:
-    """Seconds until the event has come."""
-    time.sleep(PAUSE_SECONDS)
-    begin = time.perf_counter()
-    requests.sendall(request)
-    heard = b""
-    while COMPLETED not in heard or not heard.endswith(b"}"):
-        heard += _received(events)
-    took = time.perf_counter() - begin
-    answer = b""
-    while not answer.endswith(b"}"):
-        answer += _received(requests)
-    found = ID.search(answer)
-    assert answer.startswith(b"HTTP/1.1 201") and found is not None, answer
-    assert found[1] in heard[heard.index(COMPLETED) :], "the event of another task"
-    return took
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._requests.close()
+        self._events.close()
+
+    def one(self, path: str, body: dict[str, Any], tasks: int = 1) -> float:
+        """Seconds from a POST until the `task_completed` of so many tasks have come, the last about what was made."""
+        request = self._request(path, body)
+        begin = time.perf_counter()
+        self._requests.sendall(request)
+        heard = b""
+        while heard.count(COMPLETED) < tasks or not heard.endswith(b"}"):
+            heard += _received(self._events)
+        took = time.perf_counter() - begin
+        answer = b""
+        while not answer.endswith(b"}"):
+            answer += _received(self._requests)
+        found = ID.search(answer)
+        assert answer.startswith(b"HTTP/1.1 201") and found is not None, answer
+        assert found[1] in heard[heard.rindex(COMPLETED) :], "the event of another"
+        return took
+
+    def _request(self, path: str, body: dict[str, Any]) -> bytes:
+        text = json.dumps(body).encode()
+        lines = (
+            f"POST {path} HTTP/1.1",
+            f"Host: 127.0.0.1:{self._plane.port}",
+            f"Authorization: Bearer {self._plane.api_key}",
+            "Content-Type: application/json",
+            f"Content-Length: {len(text)}",
+            "",
+            "",
+        )
+        return "\r\n".join(lines).encode() + text
 
 
 def _received(connection: socket.socket) -> bytes:

@@ -4,7 +4,7 @@ Every value must have its exact JSON type, and every name must be known. All tha
 client hears of it at once.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
 from typing import Any, Final, Literal, TypeVar
 
@@ -90,6 +90,7 @@ def _message_reader(descriptor: Descriptor, taken: frozenset[str] = frozenset())
         # On first use, so that a message may hold its own type.
         return {field.name: _field_reader(field) for field in descriptor.fields if field.name not in taken}
 
+    null_is_value = {field.name for field in descriptor.fields if field.GetOptions().Extensions[options_pb2.any_json]}
     oneofs = {
         field.name: field.containing_oneof.name
         for field in descriptor.fields
@@ -98,7 +99,7 @@ def _message_reader(descriptor: Descriptor, taken: frozenset[str] = frozenset())
 
     @cache
     def quick() -> _QuickReader:
-        return _QuickReader(descriptor, plan())
+        return _QuickReader(descriptor, plan(), null_is_value)
 
     def read_closely(raw: bytes, prefix: str, violations: list[Violation]) -> Fields:
         readers = plan()
@@ -111,7 +112,7 @@ def _message_reader(descriptor: Descriptor, taken: frozenset[str] = frozenset())
                 violations.append(Violation(prefix + name[:SHOWN_NAME], "is not a field here"))
                 continue
             text = bytes(value)
-            if text != b"null":
+            if text != b"null" or name in null_is_value:
                 fields[name] = reader(text, prefix + name, violations)
         return fields
 
@@ -130,7 +131,8 @@ def _message_reader(descriptor: Descriptor, taken: frozenset[str] = frozenset())
 class _QuickReader:
     """Reads an object that has no unknown names, and whose strings and words are such, in one go."""
 
-    def __init__(self, descriptor: Descriptor, readers: Mapping[str, _Read]) -> None:
+    def __init__(self, descriptor: Descriptor, readers: Mapping[str, _Read], null_is_value: Collection[str]) -> None:
+        self._null_is_value = null_is_value
         types: list[tuple[str, Any, None]] = []
         self._fields: list[tuple[str, Callable[[Any], Any] | None, _Read | None]] = []
         for name, reader in readers.items():
@@ -165,7 +167,8 @@ class _QuickReader:
                 value = of_word(value)
             elif reader is not None:
                 text = bytes(value)
-                if text == b"null" or len(violations) >= MAX_VIOLATIONS:
+                is_absent = text == b"null" and name not in self._null_is_value
+                if is_absent or len(violations) >= MAX_VIOLATIONS:
                     continue
                 value = reader(text, prefix + name, violations)
             fields[name] = value
@@ -192,8 +195,9 @@ def _field_reader(field: FieldDescriptor) -> _Read:
 
 
 def _value_reader(field: FieldDescriptor) -> _Read:
-    if field.GetOptions().Extensions[options_pb2.free_json]:
-        return _read_free_json
+    options = field.GetOptions().Extensions
+    if options[options_pb2.free_json]:
+        return _free_json_reader(options[options_pb2.any_json])
     message = field.message_type
     if message is not None and not message.full_name.startswith("google.protobuf."):
         return _nested_reader(message)
@@ -209,12 +213,15 @@ def _value_reader(field: FieldDescriptor) -> _Read:
     return read
 
 
-def _read_free_json(raw: bytes, path: str, violations: list[Violation]) -> str:
-    text = raw.decode()
-    reason = free_json.check_well_formed(text)
-    if reason is not None:
-        violations.append(Violation(path, reason))
-    return text
+def _free_json_reader(is_any: bool) -> _Read:
+    def read(raw: bytes, path: str, violations: list[Violation]) -> str:
+        text = raw.decode()
+        reason = free_json.check_well_formed(text, is_any=is_any)
+        if reason is not None:
+            violations.append(Violation(path, reason))
+        return text
+
+    return read
 
 
 def _nested_reader(descriptor: Descriptor) -> _Read:

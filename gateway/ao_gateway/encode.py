@@ -1,8 +1,9 @@
 """Fast encoding: response message to JSON, by a plan compiled once from the descriptors.
 
 What is printed follows from types and options alone: scalars always, unset messages and unset optional fields never,
-repeated fields also when empty; enums as lower-case words, times as RFC 3339, durations as seconds, free JSON as the
-text that it is; a message `as_list` as the list in it; a field with a `header` not in the body but there.
+repeated fields also when empty, but for those with `omit_empty`; enums as lower-case words, times as RFC 3339,
+durations as seconds, free JSON as the text that it is; a message `as_list` as the list in it; a field with a `header`
+not in the body but there.
 """
 
 from collections.abc import Callable
@@ -140,6 +141,8 @@ def _map_view(entry: Descriptor) -> _View:
 
 def _printed_unset(field: FieldDescriptor) -> Any:
     """What is printed of a field that is not there, None for nothing."""
+    if field.is_repeated and field.GetOptions().Extensions[options_pb2.omit_empty]:
+        return None
     if field.is_repeated:
         is_map = field.message_type is not None and field.message_type.GetOptions().map_entry
         return {} if is_map else []

@@ -63,7 +63,10 @@ class Sink(Protocol):
 class FeedEvent:
     """One event, encoded at most once for each channel, whoever hears of it. It must not outlive its batch."""
 
-    __slots__ = ("_event", "_frames", "_payload", "agent_id", "cursor", "task_id", "type")
+    __slots__ = (
+        *("_event", "_frames", "_payload", "cursor", "type"),
+        *("agent_id", "task_id", "workflow_id", "execution_id"),
+    )
 
     def __init__(self, event: events_pb2.Event) -> None:
         self._event = event
@@ -73,6 +76,8 @@ class FeedEvent:
         self.cursor = event.cursor
         self.agent_id = event.agent_id if event.HasField("agent_id") else None
         self.task_id = event.task_id if event.HasField("task_id") else None
+        self.workflow_id = event.workflow_id if event.HasField("workflow_id") else None
+        self.execution_id = event.execution_id if event.HasField("execution_id") else None
 
     def frame(self, channel: str) -> bytes:
         """The event's frame, as heard through the channel."""

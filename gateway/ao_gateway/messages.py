@@ -19,21 +19,24 @@ class Auth(msgspec.Struct, tag="auth", forbid_unknown_fields=True):
     token: str
 
 
-class Subscribe(msgspec.Struct, tag="subscribe", forbid_unknown_fields=True):
-    """What the client wants to hear of, from behind `after` or from now on."""
+class Selection(msgspec.Struct, forbid_unknown_fields=True):
+    """A channel, and the ids that narrow it."""
 
     channel: str
     agent_id: str | None = None
     task_id: str | None = None
+    workflow_id: str | None = None
+    execution_id: str | None = None
+
+
+class Subscribe(Selection, tag="subscribe"):
+    """What the client wants to hear of, from behind `after` or from now on."""
+
     after: str | None = None
 
 
-class Unsubscribe(msgspec.Struct, tag="unsubscribe", forbid_unknown_fields=True):
+class Unsubscribe(Selection, tag="unsubscribe"):
     """What it does not want to hear of any more."""
-
-    channel: str
-    agent_id: str | None = None
-    task_id: str | None = None
 
 
 class Ping(msgspec.Struct, tag="ping", forbid_unknown_fields=True):
@@ -57,18 +60,17 @@ def read(text: str) -> Message:
         raise malformed("A frame must be one JSON object with a type") from None
 
 
-def filter_of(message: Subscribe | Unsubscribe) -> channels.Filter:
+def filter_of(message: Selection) -> channels.Filter:
     """What the message selects. Refusal when the channel is unknown or is not narrowed by such an id."""
     if message.channel not in channels.NAMES:
         raise malformed("channel: must be one of: " + ", ".join(channels.NAMES))
-    for name, value in (("agent_id", message.agent_id), ("task_id", message.task_id)):
-        if value is None:
-            continue
-        if channels.NARROWED_BY.get(message.channel) != name:
+    ids: dict[str, str] = {name: value for name in channels.IDS if (value := getattr(message, name)) is not None}
+    for name, value in ids.items():
+        if name not in channels.NARROWED_BY.get(message.channel, ()):
             raise malformed(f"{name}: does not narrow {message.channel}")
         if not 0 < len(value) <= MAX_ID:
             raise malformed(f"{name}: must have 1 to {MAX_ID} characters")
-    return channels.Filter(message.channel, message.agent_id, message.task_id)
+    return channels.Filter(message.channel, **ids)
 
 
 def authenticated() -> bytes:

@@ -9,6 +9,18 @@ _TASK: Final[dict[str, Any]] = {
     "payload": {"source": "database", "output_format": "json"},
 }
 
+_STEPS: Final[list[dict[str, Any]]] = [
+    {"id": "extract", "name": "Data Extraction", "agent_type": "data_extractor", "order": 1},
+    {
+        "id": "process",
+        "name": "Data Processing",
+        "agent_type": "data_processor",
+        "order": 2,
+        "for_each": "steps.extract.output.rows",
+        "retry": {"attempts": 3},
+    },
+]
+
 BODIES: Final[dict[str, dict[str, Any]]] = {
     "CreateAgent": {
         "name": "New Processing Agent",
@@ -25,4 +37,13 @@ BODIES: Final[dict[str, dict[str, Any]]] = {
     "CreateProject": {"name": "Staging"},
     "CreateTask": _TASK,
     "CreateTasks": {"tasks": [_TASK, _TASK | {"schedule": {"type": "delayed", "delay": 60}}]},
+    "CreateWorkflow": {
+        "name": "Data Pipeline Workflow",
+        "description": "Complete data processing pipeline",
+        "steps": _STEPS,
+    },
+    "SimulateSteps": {
+        "steps": _STEPS,
+        "outcomes": [{"step_id": "extract", "output": {"rows": [1, 2, 3]}}, {"step_id": "process", "status": "failed"}],
+    },
 }

@@ -95,7 +95,8 @@ class Schemas:
             if options[options_pb2.header] or (listed and options[options_pb2.detail_only]):
                 continue
             properties[field.name] = _described(self.printed(field, listed), openapi_comments.of(field))
-            if not field.has_presence or (is_answer and field.message_type is not None):
+            is_printed = not field.has_presence and not options[options_pb2.omit_empty]
+            if is_printed or (is_answer and field.message_type is not None):
                 required.append(field.name)
         schema = _described({"type": "object"}, openapi_comments.of(descriptor))
         return schema | {"properties": properties} | ({"required": required} if required else {})
@@ -149,8 +150,9 @@ class Schemas:
 
     def _simple(self, field: FieldDescriptor) -> Schema | None:
         """The schema of a value that looks the same both ways, None for a message with fields."""
-        if field.GetOptions().Extensions[options_pb2.free_json]:
-            return {"type": "object"}
+        options = field.GetOptions().Extensions
+        if options[options_pb2.free_json]:
+            return {} if options[options_pb2.any_json] else {"type": "object"}
         if field.enum_type is not None:
             return self._enum(field.enum_type)
         if field.message_type is None:
@@ -222,7 +224,8 @@ def _has_detail(descriptor: Descriptor, seen: set[str]) -> bool:
 def _or_null(schema: Schema) -> Schema:
     if "type" in schema:
         return schema | {"type": [schema["type"], "null"]}
-    return {"anyOf": [schema, {"type": "null"}]}
+    # Without a type or a name it takes any value, null too.
+    return {"anyOf": [schema, {"type": "null"}]} if "$ref" in schema else schema
 
 
 def _described(schema: Schema, text: str) -> Schema:

@@ -154,7 +154,7 @@ class _Page:
             return " or ".join(self._type(each) for each in plain["anyOf"])
         if "const" in plain:
             return f"<code>{escape(json.dumps(plain['const']))}</code>"
-        if plain["type"] == "array":
+        if plain.get("type") == "array":
             return f"{_soft('array of')} {self._type(plain['items'])}{_soft(items_in_words(plain))}"
         return _soft(in_words(plain))
 

@@ -27,7 +27,9 @@ def name_of(schema: Schema) -> str | None:
 
 def in_words(schema: Schema) -> str:
     """Type and limits of a value that is no array and has no name: `integer, 1 to 100`."""
-    kind = schema["type"]
+    kind = schema.get("type")
+    if kind is None:
+        return ", ".join(["any JSON value", *_range(schema, None, "x-max-bytes", "bytes")])
     if kind == "object":
         return ", ".join(_object(schema))
     if kind == "string":

@@ -3,7 +3,7 @@
 import asyncio
 import random
 import signal
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -17,6 +17,7 @@ from agent_orchestration.v1 import (
     access_pb2_grpc,
     agents_pb2_grpc,
     audit_pb2_grpc,
+    executions_pb2_grpc,
     keys_pb2_grpc,
     monitoring_pb2_grpc,
     oauth_pb2_grpc,
@@ -24,11 +25,14 @@ from agent_orchestration.v1 import (
     relay_pb2_grpc,
     runners_pb2_grpc,
     tasks_pb2_grpc,
+    workflows_pb2_grpc,
 )
 from ao_server import folder, keys
 from ao_server.api.access import AccessServicer
 from ao_server.api.agents import AgentServicer
 from ao_server.api.audit import AuditServicer
+from ao_server.api.execution_details import ExecutionDetails
+from ao_server.api.executions import ExecutionServicer
 from ao_server.api.keys import KeyServicer
 from ao_server.api.methods import Methods
 from ao_server.api.monitoring import MonitoringServicer
@@ -39,6 +43,7 @@ from ao_server.api.relay import RelayServicer
 from ao_server.api.runners import RunnerServicer
 from ao_server.api.standard_services import StandardServices
 from ao_server.api.tasks import TaskServicer
+from ao_server.api.workflows import WorkflowServicer
 from ao_server.engine import counters, projects
 from ao_server.engine.access import Access
 from ao_server.engine.alerts import Alerts
@@ -63,14 +68,12 @@ from ao_server.errors import CannotStart
 from ao_server.listening import listen
 from ao_server.settings import Settings
 from ao_server.store import credentials, events, rows, schema, sqlite_library
-from ao_server.store.batch import Batch
-from ao_server.store.changes import Operation
 from ao_server.store.database import Database
 from ao_server.store.faults import is_away
 from ao_server.store.reader import Reader
 from ao_server.store.selections import TaskSelections
 from ao_server.store.totals import Totals
-from ao_server.store.transactions import FollowUps
+from ao_server.store.transactions import in_turn
 from ao_server.store.workflow_selections import WorkflowSelections
 from ao_server.store.writer import Writer
 
@@ -146,7 +149,8 @@ async def serving(settings: Settings, stop: asyncio.Event) -> AsyncGenerator[Ser
         writer = Writer(
             database,
             clock.now,
-            follow_ups=_follow_ups(planning, dispatcher),
+            # Executions go on first: the tasks that they make are claimed with the rest.
+            follow_ups=in_turn(planning.follow_ups, dispatcher.claims),
             count=counters.of,
             observe=_each(
                 registry.observe,
@@ -180,6 +184,14 @@ async def serving(settings: Settings, stop: asyncio.Event) -> AsyncGenerator[Ser
         )
         tasks_pb2_grpc.add_TaskServiceServicer_to_server(
             TaskServicer(writer, totals, feed, waits, registry, fleet, ids), _as_server(methods)
+        )
+        details = ExecutionDetails(reader, graphs)
+        workflows_pb2_grpc.add_WorkflowServiceServicer_to_server(
+            WorkflowServicer(writer, reader, details, ids),  # pyright: ignore[reportAbstractUsage] - simulations follow
+            _as_server(methods),
+        )
+        executions_pb2_grpc.add_ExecutionServiceServicer_to_server(
+            ExecutionServicer(writer, reader, waits, registry, details), _as_server(methods)
         )
         monitoring_pb2_grpc.add_MonitoringServiceServicer_to_server(
             MonitoringServicer(writer, totals, feed, clock, settings.data_dir), _as_server(methods)
@@ -231,16 +243,6 @@ def _supervised(work: Coroutine[Any, Any, None], die: Callable[[BaseException], 
     task = asyncio.create_task(work)
     task.add_done_callback(lambda task: None if task.cancelled() else die(task.exception() or RuntimeError("ended")))
     return task
-
-
-def _follow_ups(planning: Planning, dispatcher: Dispatcher) -> FollowUps:
-    """What a transaction entails. Executions go on first: the tasks that they make are claimed with the rest."""
-
-    def follow_ups(batch: Batch) -> Generator[Sequence[Operation[Any]], None, None]:
-        yield from planning.follow_ups(batch)
-        yield from dispatcher.claims(batch)
-
-    return follow_ups
 
 
 def _each(*told: Callable[[Told], None]) -> Callable[[Told], None]:

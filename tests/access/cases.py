@@ -36,6 +36,7 @@ PLAIN: Final = frozenset(
         *("name", "type", "agent_type", "environment", "configuration", "payload", "key", "value", "label", "labels"),
         *("scopes", "idempotency_key", "action", "outcome", "message", "code", "reason", "description", "schema"),
         *("input_schema", "result", "instance_id", "method", "metadata"),
+        *("input", "condition", "for_each", "parameters", "output", "comment", "who"),
     }
 )
 
@@ -44,6 +45,13 @@ _TASK: Final = {"task_id": "<task>"}
 _KEY: Final = {"key_id": "<key>"}
 _CLIENT: Final = {"client_id": "<client>"}
 _NEW_TASK: Final = {"agent_id": "<agent>", "type": "work"}
+_WORKFLOW: Final = {"workflow_id": "<workflow>"}
+_EXECUTION: Final = {"execution_id": "<execution>"}
+_STEP: Final = _EXECUTION | {"step_id": "ask"}
+_STEPS: Final = {"steps": [{"agent_type": "t"}]}
+_STEPS_WITH_WORKFLOW: Final = {"steps": [{"kind": "workflow"} | _WORKFLOW]}
+# Within steps: ids of steps.
+_OF_STEPS: Final = ("id", "depends_on", "workflow_id", "step_id")
 
 CASES: Final[Mapping[str, tuple[Case, ...]]] = {
     "CreateAgent": (Case({"name": "n", "type": "t"}),),
@@ -61,7 +69,38 @@ CASES: Final[Mapping[str, tuple[Case, ...]]] = {
     "ExplainTask": (Case(_TASK, NOT_FOUND),),
     "CancelTask": (Case(_TASK, NOT_FOUND),),
     "RetryTask": (Case({"task_id": "<final task>"}, NOT_FOUND),),
-    "ListTasks": (Case(), Case(_AGENT, EMPTY), Case({"starting_after": "<task>"}, f"{BAD}starting_after")),
+    "ListTasks": (
+        Case(),
+        Case(_AGENT, EMPTY),
+        Case(_EXECUTION, EMPTY),
+        Case({"starting_after": "<task>"}, f"{BAD}starting_after"),
+    ),
+    "CreateWorkflow": (
+        Case({"name": "n"} | _STEPS, covers=_OF_STEPS),
+        Case({"name": "n"} | _STEPS_WITH_WORKFLOW, f"{BAD}steps[0].workflow_id"),
+    ),
+    "GetWorkflow": (Case(_WORKFLOW, NOT_FOUND), Case(_WORKFLOW | {"version": 1}, NOT_FOUND)),
+    "ListWorkflows": (Case(), Case({"starting_after": "<workflow>"}, f"{BAD}starting_after")),
+    "UpdateWorkflow": (Case(_WORKFLOW | _STEPS, NOT_FOUND, covers=_OF_STEPS),),
+    "ArchiveWorkflow": (Case(_WORKFLOW, NOT_FOUND),),
+    "ExecuteWorkflow": (Case(_WORKFLOW, NOT_FOUND),),
+    "SimulateWorkflow": (Case(_WORKFLOW, NOT_FOUND, covers=("step_id",)),),
+    "SimulateSteps": (
+        Case(_STEPS, covers=_OF_STEPS),
+        Case(_STEPS_WITH_WORKFLOW, f"{BAD}steps[0].workflow_id"),
+    ),
+    "GetExecution": (Case(_EXECUTION, NOT_FOUND), Case(_EXECUTION | {"wait": 0.01}, NOT_FOUND)),
+    "ListExecutions": (
+        Case(),
+        Case(_WORKFLOW, EMPTY),
+        Case({"starting_after": "<execution>"}, f"{BAD}starting_after"),
+    ),
+    "GetExecutionStep": (Case(_STEP, NOT_FOUND),),
+    "ExplainExecution": (Case(_EXECUTION, NOT_FOUND),),
+    "CancelExecution": (Case(_EXECUTION, NOT_FOUND),),
+    "RetryExecution": (Case({"execution_id": "<cancelled execution>"}, NOT_FOUND),),
+    "ApproveStep": (Case(_STEP, NOT_FOUND),),
+    "RejectStep": (Case(_STEP, NOT_FOUND),),
     "WatchTask": (Case(_TASK, NOT_FOUND),),
     "GetHealth": (Case(),),
     "GetMetrics": (Case(),),
@@ -70,6 +109,8 @@ CASES: Final[Mapping[str, tuple[Case, ...]]] = {
         Case({"after": "<cursor>"}, "cursor_invalid"),
         Case({"channel": "agent_events", "agent_id": "<agent>"}, SILENT),
         Case({"channel": "task_events", "task_id": "<task>"}, SILENT),
+        Case({"channel": "workflow_events", "workflow_id": "<workflow>"}, SILENT),
+        Case({"channel": "workflow_events", "execution_id": "<execution>"}, SILENT),
     ),
     "CreateKey": (
         Case({"name": "n", "scopes": ["tasks:read"]}),
@@ -148,6 +189,20 @@ async def _task(project: Project) -> str:
     return await project.task()
 
 
+async def _workflow(project: Project) -> str:
+    return (await project.post("/workflows", {"name": "n", "steps": [{"id": "ask", "kind": "approval"}]}))["id"]
+
+
+async def _execution(project: Project) -> str:
+    return (await project.post(f"/workflows/{await _workflow(project)}/execute"))["id"]
+
+
+async def _cancelled_execution(project: Project) -> str:
+    execution_id = await _execution(project)
+    await project.post(f"/executions/{execution_id}/cancel")
+    return execution_id
+
+
 async def _project(project: Project) -> str:
     return project.id
 
@@ -160,6 +215,9 @@ OBJECTS: Final[Mapping[str, Callable[[Project], Awaitable[str]]]] = {
     "<agent>": _agent,
     "<task>": _task,
     "<final task>": _final_task,
+    "<workflow>": _workflow,
+    "<execution>": _execution,
+    "<cancelled execution>": _cancelled_execution,
     "<cursor>": _cursor,
     "<key>": _key,
     "<client>": _client,

@@ -9,7 +9,7 @@ import pytest
 
 from agent_orchestration.v1 import events_pb2
 from ao_gateway import channels, scalars, sockets, watcher
-from tests.docs.tables import ROOT, table
+from tests.docs.tables import ROOT, table, words
 from tests.e2e.processes import ControlPlane
 
 PAGE: Final = ROOT / "docs" / "events.md"
@@ -17,8 +17,8 @@ PAGE: Final = ROOT / "docs" / "events.md"
 
 def test_every_type_channel_and_alert_is_told() -> None:
     assert {row[0] for row in table("events.md", "type")} == set(scalars.words_of(events_pb2.EventType.DESCRIPTOR))
-    told = {row[0]: row[2] for row in table("events.md", "channel")}
-    assert told == {name: channels.NARROWED_BY.get(name, "") for name in channels.NAMES}
+    told = {row[0]: words(row[2]) if row[2] else [] for row in table("events.md", "channel")}
+    assert told == {name: [*channels.NARROWED_BY.get(name, ())] for name in channels.NAMES}
     sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "server/ao_server/engine").glob("*.py"))
     alerts = re.findall(r'(?:_Condition\(|AlertBody\()\s*"([a-z_]+)"', sources)
     assert {row[0] for row in table("events.md", "alert")} == {*alerts}
@@ -34,7 +34,9 @@ def test_every_close_is_told() -> None:
 def test_examples_are_json() -> None:
     blocks = re.findall(r"```json\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     shown = [json.loads(example) for block in blocks for example in block.split("\n\n")]
-    assert [each["type"] for each in shown] == ["task_progress", "task_log", "agent_status_change", "system_alert"]
+    assert [each["type"] for each in shown] == [
+        *("task_progress", "task_log", "agent_status_change", "workflow_step_started", "system_alert")
+    ]
 
 
 def test_the_python_reader_goes_on_through_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Final
 
 from tests.docs.blocks import Block, shell_blocks
+from tests.docs.shells import Shell
 from tests.e2e.processes import wait_until
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 STATED_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 12.0
-END: Final = "--- end of block:"
 
 
 def test_the_tour_does_what_it_says(tmp_path: Path) -> None:
@@ -29,52 +29,16 @@ def test_the_tour_does_what_it_says(tmp_path: Path) -> None:
     blocks = list(shell_blocks(ROOT / "README.md"))
     assert len(blocks) >= 6
     with ExitStack() as running:
-        shell = running.enter_context(_Shell(tmp_path, environment))
+        shell = running.enter_context(Shell(tmp_path, environment))
         for block in blocks:
             moved = _moved(block, rest, grpc)
             if moved.mode == "stays running":
                 running.enter_context(_in_background(moved, tmp_path, environment))
             elif moved.mode == "until it says so":
-                wait_until(lambda block=moved: block.matches(shell.run(block)), STATED_SECONDS, _place(moved))
+                wait_until(lambda block=moved: block.matches(shell.run(block.code)), STATED_SECONDS, _place(moved))
             else:
-                printed = shell.run(moved)
+                printed = shell.run(moved.code)
                 assert moved.matches(printed), f"{_place(moved)}:\n{printed}"
-
-
-class _Shell:
-    """A terminal: what one block sets, the next one has."""
-
-    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
-        self._process = subprocess.Popen(
-            ["sh"],
-            cwd=folder,
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            encoding="utf-8",
-        )
-
-    def __enter__(self) -> "_Shell":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._process.communicate(timeout=STOP_SECONDS)
-
-    def run(self, block: Block) -> str:
-        """Runs a block to its end; returns what it printed. Fails when its last command failed."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(f'{block.code}\necho "{END}$?"\n')
-        self._process.stdin.flush()
-        printed: list[str] = []
-        for line in self._process.stdout:
-            if line.startswith(END):
-                assert line == f"{END}0\n", f"{_place(block)} failed:\n{''.join(printed)}"
-                return "".join(printed)
-            printed.append(line)
-        raise AssertionError(f"{_place(block)} ended the shell:\n{''.join(printed)}")
 
 
 @contextmanager

@@ -67,14 +67,16 @@ class Submitter:
 
 
 class Watcher:
-    """Hears every event of an agent over a WebSocket; after a break it resumes behind the last one it saw."""
+    """Hears every event of an agent, or of a channel, over a WebSocket; after a break it resumes behind the last one it
+    saw.
+    """
 
-    def __init__(self, plane: ControlPlane, agent_id: str) -> None:
+    def __init__(self, plane: ControlPlane, agent_id: str | None = None, channel: str = "agent_events") -> None:
         self.events: list[dict[str, Any]] = []
         self.cursor: str | None = None
         self.problems: list[str] = []
         self._plane = plane
-        self._agent_id = agent_id
+        self._subscription = {"channel": channel} | ({} if agent_id is None else {"agent_id": agent_id})
         self._stop = threading.Event()
         self._subscribed = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -100,7 +102,7 @@ class Watcher:
         url = self._plane.rest_url.replace("http", "ws", 1) + "/ws"
         with connect(url, open_timeout=5, close_timeout=1, compression=None, max_size=None, proxy=None) as socket:
             socket.send(json.dumps({"type": "auth", "token": self._plane.api_key}))
-            subscribe = {"type": "subscribe", "channel": "agent_events", "agent_id": self._agent_id}
+            subscribe = {"type": "subscribe", **self._subscription}
             if self.cursor is not None:
                 subscribe["after"] = self.cursor
             socket.send(json.dumps(subscribe))

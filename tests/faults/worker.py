@@ -6,8 +6,9 @@ CLOCK_MONOTONIC is one clock for all processes of a machine, so the journals of 
 import asyncio
 import os
 import time
+from pathlib import Path
 
-from agent_runner import Agent, Task
+from agent_runner import Agent, NotRetryable, Task
 
 JOURNAL = os.environ["JOURNAL"]
 
@@ -31,3 +32,34 @@ async def work(task: Task) -> dict[str, object]:
         return {"number": task.payload["number"], "attempt": task.attempt}
     finally:
         note("end", task)
+
+
+@agent.task("step")
+async def step(task: Task) -> dict[str, object]:
+    """Of a workflow. It returns the trace it was given in `after`, and its own name behind it."""
+    note("start", task)
+    try:
+        await asyncio.sleep(task.payload.get("seconds") or 0)
+        if task.attempt <= (task.payload.get("failures") or 0):
+            raise RuntimeError("not yet")
+        if task.payload.get("fails_once") and is_first(str(task.payload["fails_once"])):
+            raise NotRetryable("the first time")
+        return {"trace": [*(task.payload.get("after") or []), task.payload["name"]]}
+    finally:
+        note("end", task)
+
+
+@agent.task("undo")
+async def undo(task: Task) -> dict[str, object]:
+    note("start", task)
+    note("end", task)
+    return {}
+
+
+def is_first(name: str) -> bool:
+    """Whether nobody has asked for this name before."""
+    try:
+        Path(f"{JOURNAL}.{name}").touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True

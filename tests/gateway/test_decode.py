@@ -91,6 +91,27 @@ def test_free_json_is_checked_where_it_stands() -> None:
     assert "4300 digits" in violations("CreateTask", body=body)["payload"]
 
 
+def assume(outcome: str) -> Any:
+    body = b'{"outcomes": [{"step_id": "a"%s}]}' % outcome.encode()
+    return decode("SimulateWorkflow", path=("workflow_1",), body=body).outcomes[0]
+
+
+@pytest.mark.parametrize("value", ['{ "a": 1.0 }', "[1E5, -0.0]", '"text"', "12345678901234567890123", "null", "false"])
+def test_any_json_travels_verbatim_and_null_is_a_value(value: str) -> None:
+    assert assume(f', "output": {value} ').output == value
+    assert assume(f', "output": {value}, "status": null').output == value
+    assert not assume("").HasField("output")
+
+
+@pytest.mark.parametrize(("value", "reason"), [("1" * 4301, "4300 digits"), ("[" * 101 + "]" * 101, "100 levels")])
+def test_any_json_has_the_limits_of_free_json(value: str, reason: str) -> None:
+    with pytest.raises(Refusal) as raised:
+        assume(f', "output": {value}')
+    (violation,) = raised.value.details
+    assert violation.field == "outcomes[0].output"
+    assert reason in violation.message
+
+
 def test_everything_that_is_wrong_is_said_at_once() -> None:
     found = violations("CreateTask", query=b"x=1", body=create(priority=1, schedule={"a": 1, "type": 2}))
     assert list(found) == ["x", "priority", "schedule.a", "schedule.type"]

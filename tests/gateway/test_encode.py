@@ -6,7 +6,7 @@ from google.protobuf.message import Message
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent_orchestration.v1 import agents_pb2, common_pb2, events_pb2, monitoring_pb2, tasks_pb2
+from agent_orchestration.v1 import agents_pb2, common_pb2, events_pb2, executions_pb2, monitoring_pb2, tasks_pb2
 from ao_gateway import bindings, scalars
 from ao_gateway.app import FILES
 from ao_gateway.decode import RequestDecoder
@@ -71,6 +71,25 @@ def test_events_print_the_task_as_lists_do() -> None:
     assert message["type"] == "task_completed"
     assert message["timestamp"] == "2023-11-14T22:13:20Z"
     assert message["payload"].keys() == printed(tasks_pb2.ListTasksResponse(data=[a_task()]))["data"][0].keys()
+
+
+def test_events_print_the_execution_as_lists_do_and_a_step_where_there_is_one() -> None:
+    event = events_pb2.Event(cursor="c1", type=events_pb2.EVENT_TYPE_WORKFLOW_STARTED)
+    execution = event.workflow_change.execution
+    execution.id, execution.parameters, execution.output = "execution_1", FREE, FREE
+    execution.steps.add(id="extract")
+    payload = json.loads(FeedEvent(event).message(None))["payload"]
+    (listed,) = printed(executions_pb2.ListExecutionsResponse(data=[execution]))["data"]
+    assert payload == {"execution": listed}
+    assert not listed.keys() & {"parameters", "output", "steps"}
+    event.workflow_change.step.id = "extract"
+    assert json.loads(FeedEvent(event).message(None))["payload"]["step"]["id"] == "extract"
+
+
+@pytest.mark.parametrize("value", ["[1.0, 1E5]", "null", '"text"', "-0.0", "false"])
+def test_any_json_is_spliced_in(value: str) -> None:
+    step = executions_pb2.ExecutionStep(output=value)
+    assert f'"output":{value}' in text(executions_pb2.GetExecutionStepResponse(data=step))
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,23 @@ async def test_events_come_as_they_happen_each_with_the_frame_of_a_socket(
     assert (request.channel, request.task_id) == (events_pb2.CHANNEL_TASK_EVENTS, "task_1")
 
 
+async def test_workflow_events_are_asked_for_by_both_ids_and_hold_execution_and_step(
+    client: httpx2.AsyncClient, running: Running
+) -> None:
+    event = events_pb2.Event(type=events_pb2.EVENT_TYPE_WORKFLOW_STEP_COMPLETED, execution_id="execution_1")
+    event.workflow_change.execution.id = "execution_1"
+    event.workflow_change.step.id = "extract"
+    async with watching(client, "channel=workflow_events&workflow_id=workflow_1&execution_id=execution_1") as reader:
+        running.upstream.add(event)
+        (heard,) = await reader.events(1)
+        assert (heard["event"], heard.data["channel"]) == ("workflow_step_completed", "workflow_events")
+        payload = heard.data["payload"]
+        assert (payload["execution"]["id"], payload["step"]["id"]) == ("execution_1", "extract")
+    (request,) = running.upstream.watch_requests
+    asked = (request.channel, request.workflow_id, request.execution_id)
+    assert asked == (events_pb2.CHANNEL_WORKFLOW_EVENTS, "workflow_1", "execution_1")
+
+
 async def test_without_a_channel_everything_comes_and_no_channel_is_named(
     client: httpx2.AsyncClient, running: Running
 ) -> None:

@@ -26,10 +26,19 @@ def test_nothing_but_an_object_is_good(value: Any) -> None:
     assert free_json.check(json.dumps(value)) == "must be a JSON object"
 
 
+@given(JSON, st.booleans())
+def test_any_value_is_good_where_any_is_asked_for(value: Any, escaped: bool) -> None:
+    text = json.dumps(value, ensure_ascii=escaped)
+    assert free_json.check(text, is_any=True) is None
+    assert free_json.check_well_formed(text, is_any=True) is None
+
+
 @given(st.text(max_size=20))
 def test_any_text_gets_an_answer_that_agrees_with_json(text: str) -> None:
     if free_json.check(text) is None:
         assert isinstance(json.loads(text), dict)
+    if free_json.check(text, is_any=True) is None:
+        json.loads(text)
 
 
 @pytest.mark.parametrize(
@@ -57,6 +66,24 @@ def test_any_text_gets_an_answer_that_agrees_with_json(text: str) -> None:
 )
 def test_what_is_refused(text: str, reason: str) -> None:
     assert reason in (free_json.check(text) or "")
+    assert reason in (free_json.check(text, is_any=True) or "")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("NaN", "well-formed"),
+        ("-1E+309", "double"),
+        ("-" + "1" * 4301, "4300 digits"),
+        ('"\\ud800"', "surrogates"),
+        ('"\ud800"', "surrogates"),
+        ("[" * 101 + "]" * 101, "deeper than 100"),
+        ("[1] x", "well-formed"),
+        (" ", "complete"),
+    ],
+)
+def test_what_is_refused_though_any_value_is_asked_for(text: str, reason: str) -> None:
+    assert reason in (free_json.check(text, is_any=True) or "")
 
 
 @pytest.mark.parametrize(
@@ -75,3 +102,11 @@ def test_what_is_refused(text: str, reason: str) -> None:
 )
 def test_what_is_taken(text: str) -> None:
     assert free_json.check(text) is None
+    assert free_json.check(text, is_any=True) is None
+
+
+@pytest.mark.parametrize(
+    "text", ["-" + "1" * 4300, '"' + "[" * 500 + '"', "[" * 100 + "]" * 100, ' "1e400" ', "[%s[]]" % ("[]," * 200)]
+)
+def test_what_is_taken_where_any_value_is_asked_for(text: str) -> None:
+    assert free_json.check(text, is_any=True) is None

@@ -139,6 +139,10 @@ async def test_a_subscription_does_not_go_on_under_a_credential_that_could_not_b
         '{"type": "subscribe", "channel": "agent_events", "agent_id": ""}',
         '{"type": "subscribe", "channel": "agent_events", "task_id": "task_1"}',
         '{"type": "subscribe", "channel": "system_events", "agent_id": "agent_1"}',
+        '{"type": "subscribe", "channel": "workflow_events", "task_id": "task_1"}',
+        '{"type": "subscribe", "channel": "task_events", "execution_id": "execution_1"}',
+        '{"type": "subscribe", "channel": "workflow_events", "workflow_id": ""}',
+        '{"type": "unsubscribe", "channel": "workflow_events", "after": "c"}',
         '{"type": "auth", "token": 5}',
         "[" * 60_000,
         b"binary",
@@ -181,6 +185,28 @@ async def test_an_event_comes_once_through_the_first_subscription_that_carries_i
         assert answer == {"type": "unsubscribed", "channel": "task_events", "filter": {}}
         running.upstream.publish(agent_id="agent_1")
         assert (await client.hear())[0]["channel"] == "agent_events"
+
+
+async def test_workflow_events_are_those_that_match_both_ids(running: Running) -> None:
+    ids = {"workflow_id": "workflow_1", "execution_id": "execution_1"}
+    async with opened(running) as client:
+        answer = await subscribe(client, {"type": "subscribe", "channel": "workflow_events", **ids})
+        assert answer["filter"] == ids
+        for changes in ({"execution_id": "execution_2"}, {"workflow_id": "workflow_2"}, {"type": "TASK_STARTED"}):
+            running.upstream.add(workflow_event(**{**ids, **changes}))
+        cursor = running.upstream.add(workflow_event(**ids))
+        (heard,) = await client.hear()
+        assert (heard["type"], heard["channel"], heard["cursor"]) == ("workflow_started", "workflow_events", cursor)
+        answer = await subscribe(client, {"type": "unsubscribe", "channel": "workflow_events", **ids})
+        assert answer == {"type": "unsubscribed", "channel": "workflow_events", "filter": ids}
+        running.upstream.add(workflow_event(**ids))
+        await client.say({"type": "ping"})
+        assert await client.hear() == [{"type": "pong"}]
+
+
+def workflow_event(workflow_id: str, execution_id: str, type: str = "WORKFLOW_STARTED") -> events_pb2.Event:
+    kind = events_pb2.EventType.Value(f"EVENT_TYPE_{type}")
+    return events_pb2.Event(type=kind, workflow_id=workflow_id, execution_id=execution_id)
 
 
 async def test_resuming_is_gapless_and_without_doubles_while_events_go_on(running: Running) -> None:

@@ -19,14 +19,21 @@ from tests.gateway.conftest import NO_LIMITS
 
 AGENTS = ("agent_1", "agent_2")
 TASKS = ("task_1", "task_2")
+WORKFLOWS = ("workflow_1", "workflow_2")
+EXECUTIONS = ("execution_1", "execution_2")
 FILTERS = [
     Filter("agent_events"),
     Filter("task_events"),
     Filter("system_events"),
     *(Filter("agent_events", agent_id=each) for each in AGENTS),
     *(Filter("task_events", task_id=each) for each in TASKS),
+    Filter("workflow_events"),
+    *(Filter("workflow_events", workflow_id=each) for each in WORKFLOWS),
+    *(Filter("workflow_events", execution_id=each) for each in EXECUTIONS),
+    *(Filter("workflow_events", workflow_id=WORKFLOWS[0], execution_id=each) for each in EXECUTIONS),
 ]
-TYPES = (events_pb2.EVENT_TYPE_TASK_PROGRESS, events_pb2.EVENT_TYPE_TASK_COMPLETED)
+TASK_TYPES = (events_pb2.EVENT_TYPE_TASK_PROGRESS, events_pb2.EVENT_TYPE_TASK_COMPLETED)
+WORKFLOW_TYPES = (events_pb2.EVENT_TYPE_WORKFLOW_STARTED, events_pb2.EVENT_TYPE_WORKFLOW_STEP_STARTED)
 
 
 def cursor(position: int) -> str:
@@ -68,9 +75,14 @@ class Log:
     def go_on(self) -> None:
         """Events are committed, and the shared feed hears of some."""
         for _ in range(self._draw(st.integers(0, 3))):
-            event = events_pb2.Event(cursor=cursor(len(self.events) + 1), type=self._draw(st.sampled_from(TYPES)))
-            event.agent_id = self._draw(st.sampled_from(AGENTS))
-            event.task_id = self._draw(st.sampled_from(TASKS))
+            type_ = self._draw(st.sampled_from(TASK_TYPES + WORKFLOW_TYPES))
+            event = events_pb2.Event(cursor=cursor(len(self.events) + 1), type=type_)
+            if type_ in WORKFLOW_TYPES:
+                event.workflow_id = self._draw(st.sampled_from(WORKFLOWS))
+                event.execution_id = self._draw(st.sampled_from(EXECUTIONS))
+            else:
+                event.agent_id = self._draw(st.sampled_from(AGENTS))
+                event.task_id = self._draw(st.sampled_from(TASKS))
             self.events.append(event)
         if self._draw(st.booleans()):
             self.deliver(self.batch(self.shared))

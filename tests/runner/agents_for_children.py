@@ -107,5 +107,13 @@ async def stop_loop(task: Task) -> dict[str, Any]:
     return {"stopped": False}
 
 
+lonely = Agent("Lonely", "worker")
+
+
+@lonely.task("only", isolate="process")
+def only(task: Task) -> dict[str, Any]:
+    return {"only": task.type}
+
+
 if __name__ == "__main__":
     raise AssertionError("a child must not run what the main program runs")

@@ -215,6 +215,41 @@ async def test_types_without_a_function() -> None:
     assert (await Bench(agent).run("other")).result == '{"any":"other"}'
 
 
+def registered(*types: str, default: bool = False) -> Agent:
+    """An agent with a function for each type, which says its name; with `default` the last one takes any other."""
+    agent = Agent("Worker", "worker")
+    for type_ in types:
+
+        def says(task: Task, name: str = type_) -> dict[str, str]:
+            return {name: task.type}
+
+        agent.task(type_, default=default and type_ == types[-1])(says)
+    return agent
+
+
+@pytest.mark.parametrize(
+    ("agent", "listed", "result"),
+    [
+        (registered("work"), ["work", "default"], '{"work":"default"}'),
+        (registered("*"), ["*"], '{"*":"default"}'),
+        (registered("work", "rest", default=True), ["work", "rest", "*"], '{"rest":"default"}'),
+        (registered("default"), ["default"], '{"default":"default"}'),
+        (registered("work", "default"), ["work", "default"], '{"default":"default"}'),
+        (registered("default", "*"), ["default", "*"], '{"default":"default"}'),
+        (registered("work", "other"), ["work", "other"], None),
+    ],
+)
+async def test_tasks_of_steps_without_a_type_go_to_the_default_or_only_function(
+    agent: Agent, listed: list[str], result: str | None
+) -> None:
+    async with bench(agent) as made:
+        assert [each.name for each in made.hello.task_types] == listed
+        outcome = await made.run("default")
+        assert (outcome.result or None) == result
+        if result is None:
+            assert outcome.failure.code == "no_handler"
+
+
 async def test_the_task_that_a_function_gets() -> None:
     def work(task: Task) -> dict[str, Any]:
         assert task.payload is task.payload

@@ -13,7 +13,7 @@ from agent_orchestration.v1 import runners_pb2
 from agent_runner import Agent, Task
 from agent_runner.attempts import Stop
 from agent_runner.outbox import AttemptId
-from tests.runner.agents_for_children import agent, echo
+from tests.runner.agents_for_children import agent, echo, lonely
 from tests.runner.bench import bench
 
 
@@ -114,6 +114,11 @@ async def test_what_a_child_prints_is_logged_whatever_it_is() -> None:
     assert any(line.endswith("... [cut, 1,000,000 bytes in all]") for line in text)
     assert text[-2:] == ["line 19999", "no end"], "what was printed right before the end is there"
     assert len(text) < 10_000
+
+
+async def test_an_only_function_takes_tasks_of_steps_without_a_type() -> None:
+    async with bench(lonely) as made:
+        assert (await made.run("default")).result == '{"only":"default"}'
 
 
 @pytest.mark.parametrize("method", ["spawn", "fork"])

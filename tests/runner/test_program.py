@@ -21,12 +21,19 @@ from tests.runner.test_isolated import gone
 INFO, WARNING = common_pb2.LOG_LEVEL_INFO, common_pb2.LOG_LEVEL_WARNING
 
 
-def program(folder: Path, code: str, *arguments: str) -> Definition:
+def program(folder: Path, code: str, *arguments: str, task_type: str = "*") -> Definition:
     """An agent that runs a shell script."""
     script = folder / "script"
     script.write_text(f"#!/bin/sh\n{code}\n")
     script.chmod(0o755)
-    return Agent("Script", "script").running(Program.found(str(script), arguments), ["*"])
+    return Agent("Script", "script").running(Program.found(str(script), arguments), [task_type])
+
+
+async def test_a_program_for_one_type_takes_tasks_of_steps_without_a_type(tmp_path: Path) -> None:
+    made_of = program(tmp_path, 'printf \'{"type": "%s"}\' "$AGENT_ORCHESTRATION_TASK_TYPE"', task_type="convert")
+    async with bench(made_of) as made:
+        assert (await made.run("default")).result == '{"type": "default"}'
+        assert (await made.run("other")).failure.code == "no_handler"
 
 
 async def test_what_a_program_is_told_and_what_it_says(tmp_path: Path) -> None:

@@ -35,12 +35,19 @@ from ao_server.engine.sessions import (
 )
 from ao_server.engine.transitions import Failure
 from ao_server.engine.unhandled import Unhandled
+from ao_server.engine.workflows.due import DueSteps
+from ao_server.engine.workflows.graphs import Graphs
+from ao_server.engine.workflows.lists import Lists
+from ao_server.engine.workflows.planning import Planning
+from ao_server.engine.workflows.turns import Tools
 from ao_server.errors import Problem
 from ao_server.store import rows
 from ao_server.store.changes import Change, Operation, ValueSelection
 from ao_server.store.database import Database
 from ao_server.store.reader import Reader
 from ao_server.store.selections import TaskSelections
+from ao_server.store.transactions import in_turn
+from ao_server.store.workflow_selections import WorkflowSelections
 from ao_server.store.writer import Writer
 
 PROJECT = projects.DEFAULT
@@ -150,12 +157,16 @@ class World:
         self.releases = Releases(self.reader, self.selections, self.clock)
         self.clearing = Clearing(self.selections)
         self.unhandled = Unhandled(self.reader, self.registry, self.selections, self.clock)
+        self.graphs = Graphs()
+        self.workflow_selections = WorkflowSelections(database)
+        self.due_steps = DueSteps(self.reader, self.workflow_selections, self.clock)
+        self.planning = Planning(Tools(self.graphs, Lists(), self.workflow_selections, self.ids, self._stop))
         self.events: list[rows.Event] = []
         self.deaths: list[BaseException] = []
         self.writer = SteppedWriter(
             database,
             self.clock.now,
-            follow_ups=self.dispatcher.claims,
+            follow_ups=in_turn(self.planning.follow_ups, self.dispatcher.claims),
             count=counters.of,
             observe=self._observe,
             publish=self.events.extend,
@@ -239,6 +250,7 @@ class World:
             await self.settle()
             self.do(self.fleet.sweep_once())
             self.submit(self.releases.release())
+            self.submit(self.due_steps.end())
             self.look_for_unhandled()
             await self.settle()
 
@@ -283,6 +295,9 @@ class World:
         process.forget(task_id)
         process.ended[task_id] = reports.Outcome(attempt, ending)
         self._report(process, [process.ended[task_id]])
+
+    def _stop(self, task: rows.Task) -> None:
+        self.fleet.stop_attempt(task, "requested")
 
     # How.
 
@@ -369,8 +384,11 @@ class World:
             self.status(process)
 
     def _observe(self, changes: list[Change]) -> None:
-        for told in (self.registry.observe, self.releases.observe, self.dispatcher.observe):
-            told(changes)
+        self.registry.observe(changes)
+        self.releases.observe(changes)
+        self.due_steps.observe(changes)
+        self.planning.observe(changes)
+        self.dispatcher.observe(changes)
 
     def _begin_or_fail(self, cursor: Any) -> None:
         self._fail("begin")

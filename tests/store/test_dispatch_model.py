@@ -8,12 +8,13 @@ import asyncio
 import os
 import sqlite3
 from collections import Counter, deque
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from random import Random
 from typing import Any
 
+import msgspec
 import pytest
 
 from ao_server.engine import administration, cancellation, intake, placement, presence, projects, retries
@@ -22,7 +23,7 @@ from ao_server.engine.reports import CancelledByAgent, Completed, HandedBack
 from ao_server.engine.sessions import AgentKey, InstanceKey
 from ao_server.engine.transitions import SUSPECT_DELIVERIES, Failure
 from ao_server.store import rows
-from ao_server.store.changes import Changes, Operation
+from ao_server.store.changes import Changes, Found, Operation
 from tests.store.fleet_world import PROJECT, Process, World, open_world
 
 ROUNDS = int(os.environ.get("SOAK_ROUNDS", "1"))
@@ -142,14 +143,15 @@ class Walk:
             )
             for _ in range(self.random.choice((1, 1, 2, 6)))
         ]
+        turns = [self.random.choice((0, 1, 1)) for _ in new]
         self.say(
             "create",
             len(new),
             "for",
             agent.type if by_type else agent.id[-4:],
-            [(each.type, each.priority) for each in new],
+            [(each.type, each.priority, turn) for each, turn in zip(new, turns, strict=True)],
         )
-        self.world.submit(intake.create_tasks(new, self.world.ids))
+        self.world.submit(in_turns(intake.create_tasks(new, self.world.ids), turns))
 
     def finish(self) -> None:
         working = [process for process in self.world.processes if process.running]
@@ -280,7 +282,7 @@ class Walk:
         return [rows.Agent(**dict(row)) for row in found]
 
     def tasks(self, where: str) -> list[rows.Task]:
-        found = self._store.execute(f"SELECT * FROM tasks WHERE {where} ORDER BY priority, id")
+        found = self._store.execute(f"SELECT * FROM tasks WHERE {where} ORDER BY priority, turn, id")
         return [rows.Task(**dict(row)) for row in found]
 
     def look(self) -> "Look":
@@ -378,7 +380,7 @@ class Walk:
             queues = (agent.id, TYPE_QUEUE + agent.type)
             passed = [task for task in left if task.queue in queues and (types is None or task.type in types)]
             for task in after.started(before, key):
-                self.overtaken[agent.id] += any((each.priority, each.id) < (task.priority, task.id) for each in passed)
+                self.overtaken[agent.id] += any(order_of(each) < order_of(task) for each in passed)
             assert self.overtaken[agent.id] <= self._claims[agent.id] // placement.OLDEST_EVERY + 1
 
 
@@ -401,6 +403,23 @@ class Look:
     def started(self, before: "Look", key: InstanceKey) -> list[rows.Task]:
         known = {(task.id, task.attempt) for task in before.running.get(key, [])}
         return [task for task in self.running[key] if (task.id, task.attempt) not in known]
+
+
+def in_turns(create: Operation[Any], turns: Sequence[int]) -> Operation[Any]:
+    """The write, with these turns for the tasks that it makes."""
+
+    def decide(found: Found, now: int) -> Changes[Any]:
+        changes = create.decide(found, now)
+        made = [row for row in changes.rows if isinstance(row, rows.Task)]
+        for task, turn in zip(made, turns, strict=True):
+            task.turn = turn
+        return changes
+
+    return msgspec.structs.replace(create, decide=decide)
+
+
+def order_of(task: rows.Task) -> tuple[int, int, str]:
+    return task.priority, task.turn, task.id
 
 
 @asynccontextmanager

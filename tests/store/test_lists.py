@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from ao_server.engine import counters, intake, projects, transitions
@@ -29,6 +30,7 @@ from tests.store.test_writer import no_follow_ups
 
 PROJECT = projects.DEFAULT
 TYPES = ("clean", "load", "never")
+EXECUTIONS = ("execution_1", "execution_2", None)
 LABELS = (("env", "prod"), ("env", "test"), ("team", "red"))
 START = 1_760_000_000_000_000
 HOUR = 3_600_000_000
@@ -58,7 +60,15 @@ class World:
             agent_type=agent.type if of_type else None,
             labels=dict(pick.sample(LABELS, pick.randrange(3))),
         )
-        await self.writer.submit(intake.create_task(new, self.ids))
+        create = intake.create_task(new, self.ids)
+        execution_id = pick.choice(EXECUTIONS)
+
+        def decide(found: Found, now: int) -> Changes[rows.Task]:
+            changes = create.decide(found, now)
+            changes.answer.execution_id = execution_id
+            return changes
+
+        await self.writer.submit(msgspec.structs.replace(create, decide=decide))
 
     async def move(self, task: rows.Task) -> None:
         """Something that may happen to the task next."""
@@ -101,6 +111,7 @@ class World:
             "labels": pick.sample([*LABELS, ("env", None), ("team", None), ("missing", None)], pick.choice((1, 1, 2))),
             "id_from": first_at("task", times[0]),
             "id_before": first_at("task", times[1]),
+            "execution_id": pick.choice((*EXECUTIONS[:2], "execution_missing")),
         }
         return TaskFilter(**{name: every[name] for name in pick.sample(list(every), pick.randrange(4))})
 
@@ -130,6 +141,7 @@ def _matches(task: rows.Task, chosen: TaskFilter) -> bool:
     own: dict[str, str] = json.loads(task.labels or "{}")
     return (
         all(getattr(task, name) == value for name, value in chosen.wanted.items())
+        and chosen.execution_id in (None, task.execution_id)
         and (chosen.id_from is None or task.id >= chosen.id_from)
         and (chosen.id_before is None or task.id < chosen.id_before)
         and all(key in own and value in (None, own[key]) for key, value in chosen.labels)
@@ -255,6 +267,22 @@ def test_postgresql_looks_along_the_index_that_was_chosen_and_gathers_nothing_be
     begins = next(step for step in plan if "Scan" in step)
     assert ("tasks_by_type" if way.columns else "task_labels") in begins, plan
     assert not any("hashed" in step for step in plan), plan
+
+
+@pytest.mark.parametrize("more", [{}, {"type": "clean"}, {"status": "failed", "labels": [("env", "prod")]}])
+def test_sqlite_looks_for_tasks_of_an_execution_among_those_alone(more: dict[str, Any], tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'ao.db'}")
+    chosen = TaskFilter(execution_id="execution_1", **more)
+    part = Part("task_1", "task_2", limit=20)
+    with writing(database) as connection:
+        schema.prepare(connection, database.path)
+        page = list_sql.page(PROJECT, chosen, Way(), part, 1_000)
+        for sql, parameters in (page, list_sql.counts(PROJECT, chosen, Way(), [part])):
+            explained = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {database.text(sql)}", tuple(parameters))
+            plan = [str(step[3]) for step in explained]
+            found = next(step for step in plan if step.startswith("SEARCH t "))
+            assert "tasks_by_execution (project_id=? AND execution_id=? AND id>? AND id<?)" in found, plan
+            assert not any("TEMP B-TREE" in step for step in plan), plan
 
 
 def test_sqlite_looks_for_periods_along_the_index_of_the_filter(tmp_path: Path) -> None:

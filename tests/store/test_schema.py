@@ -19,7 +19,7 @@ from ao_server.store.database import Database
 from ao_server.store.filters import TaskFilter
 from ao_server.store.reader import Reader
 from ao_server.store.recent import Recent
-from ao_server.store.selections import TaskSelections
+from ao_server.store.selections import TaskSelections, lane_of
 from ao_server.store.totals import Totals
 
 LATER = """
@@ -182,7 +182,7 @@ async def test_what_the_first_schema_holds_is_found_and_dispatched_by_the_presen
                     Operation(lambda found, now: Changes([found.get(key.row, *key.values) for key in keys]), keys=keys),
                 ]
             )
-        assert head == [(2, "task_1")]
+        assert head == [(lane_of(task), "task_1")]
         assert (task.id, task.queue, task.agent_type, payload.payload) == ("task_1", "agent_1", "worker", '{"n":1}')
     reader = Reader(database)
     try:

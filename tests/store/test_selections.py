@@ -7,12 +7,15 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
-from ao_server.store import counts, events, rows, tasks
-from ao_server.store.changes import Selection
+from ao_server.store import counts, events, rows, schema, tasks
+from ao_server.store.batch import Batch, Statements
+from ao_server.store.changes import Changes, Operation, Selection, ValueSelection
 from ao_server.store.database import Database
 from ao_server.store.reader import Reader
-from ao_server.store.selections import TaskSelections
+from ao_server.store.recent import Recent
+from ao_server.store.selections import TaskSelections, lane_of
 from ao_server.store.statements import TableStatements
+from tests.store.test_schema import writing
 
 PROJECT = "project_default"
 OF_AGENT = "tasks_unfinished (project_id=? AND agent_id=?)"
@@ -59,13 +62,58 @@ def test_a_selection_goes_by_its_index_and_needs_no_sorting(
 def test_the_head_of_a_queue_is_found_in_its_index(types: list[str] | None, database: Database) -> None:
     selection = TaskSelections(database).head(PROJECT, "agent_1", types, 10)
     steps = plan(database, selection.sql, selection.parameters)
-    assert {step.split(" USING ")[1] for step in of_tasks(steps)} == {f"INDEX {OF_QUEUE} AND priority=?)"}
+    assert {step.split(" USING ")[1] for step in of_tasks(steps)} == {f"INDEX {OF_QUEUE} AND priority=? AND turn=?)"}
     assert not any("TEMP B-TREE" in step for step in steps), steps
 
 
 TASK = rows.Task(
     project_id=PROJECT, id="task_1", agent_id="", type="a", priority=2, created_at=0, status="pending", queue="type:t"
 )
+
+
+# Priority, turn and id, in the order of dispatch.
+DISPATCHED = [
+    (1, 1, "task_7"),
+    (2, 0, "task_4"),
+    (2, 0, "task_6"),
+    (2, 1, "task_1"),
+    (2, 1, "task_3"),
+    (3, 0, "task_2"),
+    (3, 1, "task_5"),
+]
+
+
+def waiting(priority: int, turn: int, task_id: str) -> rows.Task:
+    task = rows.copy_of(TASK)
+    task.priority, task.turn, task.id = priority, turn, task_id
+    return task
+
+
+async def test_what_has_begun_goes_before_new_work_of_its_priority_and_after_more_urgent_work(
+    database_url: str,
+) -> None:
+    database = Database(database_url)
+    selections = TaskSelections(database)
+    made = [waiting(*each) for each in DISPATCHED]
+    by_type = selections.claimable_of_type(PROJECT, TASK.queue, TASK.type, 10)
+    heads = [selections.head(PROJECT, TASK.queue, types, 1) for types in (None, [TASK.type, "b"])]
+    reads: list[Selection | ValueSelection] = [by_type, *heads]
+    with writing(database) as connection:
+        schema.prepare(connection, database.path)
+        with connection.begin():
+            batch = Batch(connection.connection.cursor(), database, Statements(database), Recent(), 0)
+            batch.run([Operation(lambda found, now: Changes(None, rows=list(made)))])
+            found = batch.run(
+                [Operation(lambda found, now: Changes(list(found.selected)), selection=read) for read in reads]
+            )
+    assert [task.id for (task,) in found[0]] == [id_ for _, _, id_ in DISPATCHED]
+    first = [(lane_of(each), each.id) for each in made if each.id not in {"task_6", "task_3"}]
+    assert [sorted(head) for head in found[1:]] == [first, first]
+    try:
+        reader = Reader(database)
+        assert [await tasks.ahead(reader, each, 1_000) for each in made] == list(range(len(made)))
+    finally:
+        await database.close()
 
 
 READS: list[Callable[[Reader], Awaitable[Any]]] = [

@@ -36,6 +36,8 @@ def test_tasks_created_together_are_shown_as_each_alone() -> None:
         {"retry": '{"attempts": 0}'},
         {"run_at": 1_800_000_000_000_000, "ready_at": 1_800_000_000_000_000},
         {"retry_of": "task_0"},
+        {"execution_id": "execution_1", "step_id": "load"},
+        {"execution_id": "execution_1", "step_id": "load", "item": 0},
     )
     created = [FIRST, like_the_first(2), like_the_first(3)]
     for other in different:
@@ -48,3 +50,12 @@ def test_tasks_created_together_are_shown_as_each_alone() -> None:
 
 def test_nothing_is_shown_of_tasks_that_are_not_there() -> None:
     assert not messages.created_tasks([]).data
+
+
+def test_a_task_of_a_step_says_of_which_execution_step_and_item_it_is() -> None:
+    of_item = messages.task(like_the_first(2, execution_id="execution_1", step_id="load", item=0))
+    assert (of_item.execution_id, of_item.step_id, of_item.item) == ("execution_1", "load", 0)
+    assert of_item.HasField("item"), "the first item is 0, and shown"
+    of_step = messages.task(like_the_first(3, execution_id="execution_1", step_id="load"))
+    assert (of_step.step_id, of_step.HasField("item")) == ("load", False)
+    assert not any(messages.task(FIRST).HasField(name) for name in ("execution_id", "step_id", "item"))

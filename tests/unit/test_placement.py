@@ -84,15 +84,15 @@ ROOMS = st.builds(
 
 
 @given(
-    st.lists(st.tuples(st.sampled_from(["work", "play"]), st.integers(0, 3)), max_size=30),
+    st.lists(st.tuples(st.sampled_from(["work", "play"]), st.integers(0, 3), st.integers(0, 1)), max_size=30),
     st.lists(ROOMS, max_size=4),
     st.integers(0, 40),
 )
 def test_no_room_is_overfilled_and_no_task_that_fits_is_left(
-    kinds: list[tuple[str, int]], rooms: list[Room], claims: int
+    kinds: list[tuple[str, int, int]], rooms: list[Room], claims: int
 ) -> None:
-    tasks = [task(number, type=kind, priority=priority) for number, (kind, priority) in enumerate(kinds)]
-    by_turn = sorted(tasks, key=lambda each: (each.priority, each.id))
+    tasks = [task(n, type=kind, priority=priority, turn=turn) for n, (kind, priority, turn) in enumerate(kinds)]
+    by_turn = sorted(tasks, key=lambda each: (each.priority, each.turn, each.id))
     free = [room.free for room in rooms]
     order = list(placement.in_turn(by_turn, claims))
     assert sorted(each.id for each in order) == [each.id for each in tasks]
@@ -108,10 +108,10 @@ def test_no_room_is_overfilled_and_no_task_that_fits_is_left(
             assert placement.of_task(each, [Taker(agent(), rooms)]) is not None
 
 
-@given(st.integers(1, 60), st.integers(0, 100))
-def test_of_sixteen_claims_running_one_takes_the_oldest(count: int, claims: int) -> None:
-    oldest = task(0, priority=3)
-    urgent = [task(number, priority=0) for number in range(1, count + 1)]
+@given(st.integers(1, 60), st.integers(0, 100), st.sampled_from([{"priority": 3, "turn": 0}, {"priority": 0}]))
+def test_of_sixteen_claims_running_one_takes_the_oldest(count: int, claims: int, behind: dict[str, int]) -> None:
+    oldest = task(0, **behind)
+    urgent = [task(number, priority=0, turn=0) for number in range(1, count + 1)]
     order = [each.id for each in placement.in_turn([*urgent, oldest], claims)]
     due = -(claims + 1) % placement.OLDEST_EVERY
     assert order.index(oldest.id) == min(due, count)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from google.protobuf.message import Message
 
-from agent_orchestration.v1 import runners_pb2, tasks_pb2
+from agent_orchestration.v1 import runners_pb2, tasks_pb2, workflows_pb2
 from ao_server.api.validation import validate
 from ao_server.errors import Invalid
 
@@ -14,6 +14,7 @@ from ao_server.errors import Invalid
 CREATE: Any = tasks_pb2.CreateTaskRequest
 CONNECT: Any = runners_pb2.ConnectRequest
 PROGRESS: Any = runners_pb2.ProgressReport
+SIMULATE: Any = workflows_pb2.SimulateWorkflowRequest
 
 
 def changed(**fields: object) -> tasks_pb2.CreateTaskRequest:
@@ -44,6 +45,15 @@ GOOD = changed()
         (changed(labels={"": "a"}), {"labels": "must not have an empty key"}),
         (changed(labels={"key": "x" * 257, "k" * 257: ""}), {"labels.key": "", "labels." + "k" * 50: ""}),
         (changed(labels={str(number): "" for number in range(65)}), {"labels": "must have at most 64 items"}),
+        (SIMULATE(workflow_id="w", outcomes=[{"step_id": "a", "output": "[null]"}]), {}),
+        (
+            SIMULATE(workflow_id="w", outcomes=[{"step_id": "a", "output": '"%s"' % ("x" * 1048575)}]),
+            {"outcomes[0].output": "must be at most 1048576 bytes of JSON"},
+        ),
+        (
+            SIMULATE(workflow_id="w", outcomes=[{"step_id": "a", "output": "1 2"}]),
+            {"outcomes[0].output": "must be well-"},
+        ),
         (tasks_pb2.CreateTasksRequest(tasks=[GOOD] * 1_000), {}),
         (tasks_pb2.CreateTasksRequest(), {"tasks": "must have at least 1 items"}),
         (tasks_pb2.CreateTasksRequest(tasks=[GOOD] * 1_001), {"tasks": "must have at most 1000 items"}),

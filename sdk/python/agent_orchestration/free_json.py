@@ -1,4 +1,4 @@
-"""What free JSON must be: the text of one object that every JSON reader gives back unchanged.
+"""What free JSON must be: the text of one object, or of any value, that every JSON reader gives back unchanged.
 
 Payloads, results and configurations travel as the text that was sent. The text is checked where it enters, so that
 nothing is stored that an agent, a database or a browser could not read.
@@ -28,11 +28,11 @@ _NOT_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
 _step: Final[Callable[[int], int]] = [1 if byte in b"[{" else -1 for byte in range(256)].__getitem__
 
 
-def check(text: str) -> str | None:
+def check(text: str, *, is_any: bool = False) -> str | None:
     """Says what is wrong with the text as free JSON, in words that follow the field's name; None when it is good.
 
-    Refused: anything but one object, nesting over 100 levels (the object itself is the first), lone surrogates,
-    NaN and Infinity, integers over 4,300 digits, fractions and exponents beyond the range of a double.
+    Refused: anything but one object unless it `is_any` value, nesting over 100 levels (the object itself is the first),
+    lone surrogates, NaN and Infinity, integers over 4,300 digits, fractions and exponents beyond the range of a double.
     """
     # What most functions return.
     if text == "{}":
@@ -46,16 +46,16 @@ def check(text: str) -> str | None:
         return _TOO_DEEP
     except msgspec.DecodeError as error:
         return syntax_reason(error)
-    return _wrong(text, encoded)
+    return _wrong(text, encoded, is_any)
 
 
-def check_well_formed(text: str) -> str | None:
+def check_well_formed(text: str, *, is_any: bool = False) -> str | None:
     """As `check`, for text that is known to be well-formed JSON: a slice of a document that was read already."""
-    return _wrong(text, text.encode())
+    return _wrong(text, text.encode(), is_any)
 
 
-def _wrong(text: str, encoded: bytes) -> str | None:
-    if text[:1] != "{" and text.lstrip(_WHITESPACE)[:1] != "{":
+def _wrong(text: str, encoded: bytes, is_any: bool) -> str | None:
+    if not is_any and text[:1] != "{" and text.lstrip(_WHITESPACE)[:1] != "{":
         return "must be a JSON object"
     # Every level takes a bracket on either side.
     if len(text) > 2 * MAX_DEPTH and text.count("{") + text.count("[") > MAX_DEPTH and _depth(encoded) > MAX_DEPTH:
@@ -83,7 +83,7 @@ _TOO_DEEP: Final = f"must not be nested deeper than {MAX_DEPTH} levels"
 
 def _depth(encoded: bytes) -> int:
     brackets = _STRING.sub(b"", encoded).translate(None, delete=_NOT_BRACKETS)
-    return max(accumulate(map(_step, brackets)))
+    return max(accumulate(map(_step, brackets)), default=0)
 
 
 def _number_reason(text: str) -> str | None:

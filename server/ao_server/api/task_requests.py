@@ -28,9 +28,8 @@ def new_task(request: tasks_pb2.CreateTaskRequest, project_id: str, path: str = 
         payload=request.payload if request.HasField("payload") else "{}",
         agent_type=request.agent_type if request.HasField("agent_type") else None,
         labels=labels,
-        # The smallest that the store can tell from none at all.
-        timeout=max(1, _microseconds(request.timeout)) if request.HasField("timeout") else None,
-        retry=_retry(request.retry) if request.HasField("retry") else None,
+        timeout=timeout(request.timeout) if request.HasField("timeout") else None,
+        retry=retries.encode(retry_policy(request.retry)) if request.HasField("retry") else None,
         run_at=run_at,
         delay=delay,
         path=path,
@@ -58,7 +57,23 @@ def task_filter(request: tasks_pb2.ListTasksRequest) -> TaskFilter:
         id_from=_first_id(request.created_after, later=1) if request.HasField("created_after") else None,
         id_before=_first_id(request.created_before) if request.HasField("created_before") else None,
         labels=[_label(each) for each in request.label],
+        execution_id=request.execution_id if request.HasField("execution_id") else None,
     )
+
+
+def retry_policy(policy: tasks_pb2.RetryPolicy) -> retries.Policy:
+    """What is said of retries."""
+    return retries.Policy(
+        attempts=policy.attempts if policy.HasField("attempts") else None,
+        backoff=_microseconds(policy.backoff) if policy.HasField("backoff") else None,
+        max_backoff=_microseconds(policy.max_backoff) if policy.HasField("max_backoff") else None,
+        jitter=policy.jitter if policy.HasField("jitter") else None,
+    )
+
+
+def timeout(duration: Duration) -> int:
+    """In microseconds, and at least the smallest that the store can tell from none at all."""
+    return max(1, _microseconds(duration))
 
 
 def _time(schedule: tasks_pb2.Schedule, path: str) -> tuple[int | None, int | None]:
@@ -74,17 +89,6 @@ def _time(schedule: tasks_pb2.Schedule, path: str) -> tuple[int | None, int | No
     if has_time:
         return schedule.run_at.ToMicroseconds(), None
     return None, _microseconds(schedule.delay)
-
-
-def _retry(policy: tasks_pb2.RetryPolicy) -> str:
-    return retries.encode(
-        retries.Policy(
-            attempts=policy.attempts if policy.HasField("attempts") else None,
-            backoff=_microseconds(policy.backoff) if policy.HasField("backoff") else None,
-            max_backoff=_microseconds(policy.max_backoff) if policy.HasField("max_backoff") else None,
-            jitter=policy.jitter if policy.HasField("jitter") else None,
-        )
-    )
 
 
 def _label(text: str) -> tuple[str, str | None]:

@@ -1,30 +1,24 @@
 """TaskService."""
 
-import asyncio
-import math
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from typing import Any
 
 from agent_orchestration.v1 import tasks_pb2, tasks_pb2_grpc
-from ao_server.api import calls, idempotency, messages, pages, task_requests
+from ao_server.api import calls, idempotency, messages, pages, takers, task_requests, waiting
 from ao_server.engine import cancellation, explanations, intake
 from ao_server.engine.feed import Feed
 from ao_server.engine.fleet import Fleet
 from ao_server.engine.idempotency import once
 from ao_server.engine.ids import Ids
-from ao_server.engine.placement import Taker
 from ao_server.engine.registry import Registry
 from ao_server.engine.states import FINAL
 from ao_server.engine.waits import Waits
 from ao_server.errors import NotFound
-from ao_server.store import agents, lists, rows, tasks
+from ao_server.store import lists, rows, tasks
 from ao_server.store.totals import Totals
 from ao_server.store.writer import Writer
 
 MAX_POSITION = 1_000
-# What is left of a call's time for the answer after a wait.
-ANSWER_SECONDS = 1.0
 
 
 class TaskServicer(tasks_pb2_grpc.TaskServiceServicer):
@@ -63,10 +57,7 @@ class TaskServicer(tasks_pb2_grpc.TaskServiceServicer):
 
     async def GetTask(self, request: tasks_pb2.GetTaskRequest, context: Any) -> tasks_pb2.GetTaskResponse:
         """Shows one task, at once or when it is final."""
-        if request.wait.ToMicroseconds() > 0:
-            # A call that was begun again after a loss has less time than it was meant to have.
-            left = (calls.current().timeout or math.inf) - ANSWER_SECONDS
-            await self._wait(request.task_id, min(request.wait.ToMicroseconds() / 1e6, max(0.0, left)))
+        await waiting.until_final(self._waits, request.task_id, request.wait, lambda: self._is_final(request.task_id))
         return tasks_pb2.GetTaskResponse(data=messages.task_detail(await self._detail(request.task_id)))
 
     async def ListTasks(self, request: tasks_pb2.ListTasksRequest, context: Any) -> tasks_pb2.ListTasksResponse:
@@ -98,7 +89,7 @@ class TaskServicer(tasks_pb2_grpc.TaskServiceServicer):
     async def ExplainTask(self, request: tasks_pb2.ExplainTaskRequest, context: Any) -> tasks_pb2.ExplainTaskResponse:
         """Says why a task is not running."""
         task = await self._existing(request.task_id)
-        why = explanations.explain(task, await self._takers(task))
+        why = explanations.explain(task, await takers.of(task, self._reader, self._registry))
         response = tasks_pb2.ExplainTaskResponse()
         data = response.data
         data.task_id = task.id
@@ -146,23 +137,8 @@ class TaskServicer(tasks_pb2_grpc.TaskServiceServicer):
                 if detail.task.status in FINAL:
                     return
 
-    async def _wait(self, task_id: str, seconds: float) -> None:
-        with self._waits.on(task_id) as final:
-            if (await self._existing(task_id)).status in FINAL:
-                return
-            async with calls.parked():
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(seconds):
-                        await final.wait()
-
-    async def _takers(self, task: rows.Task) -> list[Taker]:
-        """The agents that may take the task."""
-        if task.agent_id:
-            agent = await agents.get(self._reader, task.project_id, task.agent_id)
-            found = [agent] if agent is not None else []
-        else:
-            found = await agents.of_type(self._reader, task.project_id, task.agent_type)
-        return [self._registry.taker(agent) for agent in found]
+    async def _is_final(self, task_id: str) -> bool:
+        return (await self._existing(task_id)).status in FINAL
 
     def _stop(self, task: rows.Task) -> None:
         if task.status == "running":

@@ -161,8 +161,9 @@ def _value_check(field: FieldDescriptor, rules: options_pb2.Rules) -> _Check | N
     if field.enum_type is not None:
         known = field.enum_type.values_by_number
         return lambda number: f"{number} is not a known value" if number not in known else None
-    if field.GetOptions().Extensions[options_pb2.free_json]:
-        return _json_check(rules)
+    options = field.GetOptions().Extensions
+    if options[options_pb2.free_json]:
+        return _json_check(rules, options[options_pb2.any_json])
     if field.type == FieldDescriptor.TYPE_STRING:
         return _text_check(rules)
     if any(map(rules.HasField, ("minimum", "above", "maximum"))):
@@ -170,13 +171,13 @@ def _value_check(field: FieldDescriptor, rules: options_pb2.Rules) -> _Check | N
     return None
 
 
-def _json_check(rules: options_pb2.Rules) -> _Check:
+def _json_check(rules: options_pb2.Rules, is_any: bool) -> _Check:
     most = rules.max_length if rules.HasField("max_length") else None
 
     def check(text: str) -> str | None:
         if most is not None and len(text.encode()) > most:
             return f"must be at most {most} bytes of JSON"
-        return free_json.check(text)
+        return free_json.check(text, is_any=is_any)
 
     return check
 

@@ -8,6 +8,7 @@ from typing import Final
 from ao_server.engine import presence, states
 from ao_server.engine.transitions import SUSPECT_DELIVERIES
 from ao_server.store import rows
+from ao_server.store.selections import lane_of
 
 # Every so many claims of an agent the oldest task goes first, whatever its priority: none waits for ever.
 OLDEST_EVERY: Final = 16
@@ -149,8 +150,8 @@ def place(
 
 
 def in_turn(tasks: Sequence[rows.Task], claims: int) -> Iterable[rows.Task]:
-    """The order in which an agent that made so many claims takes these tasks, given by priority and age."""
-    if not tasks or tasks[0].priority == tasks[-1].priority:
+    """The order in which an agent that made so many claims takes these tasks, given by priority, turn and age."""
+    if not tasks or lane_of(tasks[0]) == lane_of(tasks[-1]):
         return tasks
     return _mixed(tasks, claims)
 

@@ -1,8 +1,8 @@
 """The tasks that go first in each queue, in memory: a claim finds them without asking the store.
 
 A head is what one look into the store found, kept in step with every commit since. It is of a queue as a whole or of
-some types, and has a lane for each priority, in the order of age. What stands in the store alone comes after the last
-of its lane; of an empty lane that is complete, it is known that nothing waits there.
+some types, and has a lane for each priority and turn, in the order of age. What stands in the store alone comes after
+the last of its lane; of an empty lane that is complete, it is known that nothing waits there.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -12,9 +12,9 @@ from typing import Final
 from ao_server.engine.wakes import Queue, Types, Wakes, is_claimable
 from ao_server.store import rows
 from ao_server.store.changes import Change
-from ao_server.store.selections import PRIORITIES
+from ao_server.store.selections import LANES, lane_of
 
-# Tasks of one priority that a look takes in; twice as many may be held.
+# Tasks of one lane that a look takes in; twice as many may be held.
 LOOKED_AT: Final = 500
 # Tasks in all heads together. Beyond, the queue that was not asked for the longest is forgotten.
 MOST_HELD: Final = 200_000
@@ -23,7 +23,7 @@ MOST_KINDS: Final = 100
 
 
 class _Lane:
-    """Claimable tasks of one priority, by id."""
+    """Claimable tasks of one priority and turn, by id."""
 
     __slots__ = ("_is_ordered", "ids", "last")
 
@@ -44,10 +44,12 @@ class _Lane:
             self.last = next(reversed(self.ids))
             self._is_ordered = True
 
-    def first(self, count: int, gone: Collection[str], arrived: Iterable[str]) -> list[str] | None:
+    def first(self, count: int, gone: Collection[str], arrived: Sequence[str]) -> list[str] | None:
         """So many of the oldest or, where there are not so many, all; without those that are gone, with those that have
         arrived since the last commit. None when only the store knows.
         """
+        if not self.ids and not arrived:
+            return [] if self.last is None else None
         if not self._is_ordered:
             self.ids = dict.fromkeys(sorted(self.ids))
             self._is_ordered = True
@@ -77,11 +79,11 @@ class QueueHeads:
             self.forget(next(iter(self._queues)))
 
     def looked(self, queue: Queue, types: Types, found: Iterable[tuple[int, str]], limit: int) -> None:
-        """A look into the store found these priorities and ids: of each priority the first, at most `limit`."""
-        ids: dict[int, list[str]] = {priority: [] for priority in PRIORITIES}
-        for priority, task_id in found:
-            ids[priority].append(task_id)
-        lanes = [_Lane(sorted(each), is_complete=len(each) < limit) for each in ids.values()]
+        """A look into the store found these lanes and ids: of each lane the first, at most `limit`."""
+        ids: list[list[str]] = [[] for _ in LANES]
+        for lane, task_id in found:
+            ids[lane].append(task_id)
+        lanes = [_Lane(sorted(each), is_complete=len(each) < limit) for each in ids]
         heads = self._queues.setdefault(queue, {})
         self._held += _size(lanes) - _size(heads.pop(types, ()))
         heads[types] = lanes
@@ -90,8 +92,8 @@ class QueueHeads:
         self._looked.add(queue)
 
     def first(self, queues: Sequence[Queue], types: Types, wanted: int, oldest: int, wakes: Wakes) -> list[str] | None:
-        """The first `wanted` tasks by priority, then age, and the `oldest` ones, in that order, as the transaction with
-        these wakes leaves them. None when the store must be looked into before.
+        """The first `wanted` tasks by priority, turn and age, and the `oldest` ones, in that order, as the transaction
+        with these wakes leaves them. None when the store must be looked into before.
         """
         sources: list[tuple[list[_Lane], Mapping[int, list[str]]]] = []
         for queue in queues:
@@ -101,18 +103,20 @@ class QueueHeads:
             sources.append((lanes, wakes.arrived(queue, types)))
         first: list[tuple[int, str]] = []
         aged: list[tuple[str, int]] = []
-        for priority in PRIORITIES:
+        for lane in range(len(LANES)):
             count = max(wanted - len(first), oldest)
+            if not count:
+                break
             found: list[str] = []
             for lanes, arrived in sources:
-                ids = lanes[priority].first(count, wakes.gone, arrived.get(priority, ()))
+                ids = lanes[lane].first(count, wakes.gone, arrived.get(lane, ()))
                 if ids is None:
                     return None
                 found += ids
             found.sort()
-            first += [(priority, task_id) for task_id in found[: wanted - len(first)]]
-            aged += [(task_id, priority) for task_id in found[:oldest]]
-        chosen = {*first, *((priority, task_id) for task_id, priority in sorted(aged)[:oldest])}
+            first += [(lane, task_id) for task_id in found[: wanted - len(first)]]
+            aged += [(task_id, lane) for task_id in found[:oldest]]
+        chosen = {*first, *((lane, task_id) for task_id, lane in sorted(aged)[:oldest])}
         return [task_id for _, task_id in sorted(chosen)]
 
     def observe(self, changes: Iterable[Change]) -> None:
@@ -127,9 +131,9 @@ class QueueHeads:
             waits = is_claimable(after)
             for types, lanes in heads.items():
                 if not waits:
-                    self._remove(lanes[after.priority], after.id)
+                    self._remove(lanes[lane_of(after)], after.id)
                 elif types is None or after.type in types:
-                    self._add(lanes[after.priority], after.id)
+                    self._add(lanes[lane_of(after)], after.id)
 
     def forget(self, queue: Queue) -> None:
         """Nobody may ever ask for it again."""

@@ -7,6 +7,7 @@ from ao_server.engine.intake import TYPE_QUEUE
 from ao_server.engine.sessions import AgentKey, InstanceKey
 from ao_server.store import rows
 from ao_server.store.changes import Change
+from ao_server.store.selections import lane_of
 
 # A queue, of an agent or of a type, within a project.
 Queue = tuple[str, str]
@@ -46,11 +47,11 @@ class Wakes:
         self.waiting.get((task.project_id, task.queue), {}).pop(task.id, None)
 
     def arrived(self, queue: Queue, types: Types) -> dict[int, list[str]]:
-        """By priority: ids of tasks that became claimable in the queue and still are, of these types."""
+        """By lane: ids of tasks that became claimable in the queue and still are, of these types."""
         arrived: dict[int, list[str]] = {}
         for task in self.waiting.get(queue, {}).values():
             if types is None or task.type in types:
-                arrived.setdefault(task.priority, []).append(task.id)
+                arrived.setdefault(lane_of(task), []).append(task.id)
         return arrived
 
     def _task(self, before: rows.Task | None, after: rows.Task) -> None:

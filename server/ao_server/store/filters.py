@@ -23,6 +23,8 @@ class TaskFilter:
     id_from: str | None = None
     id_before: str | None = None
     labels: Sequence[Label] = ()
+    # The execution whose steps they are of: few enough to be looked at one by one.
+    execution_id: str | None = None
 
     @property
     def wanted(self) -> dict[str, Any]:

@@ -108,9 +108,11 @@ def _ids(text: _Text, project_id: str, chosen: TaskFilter, way: Way, part: Part)
         is_cut = part.limit and bool(set(way.columns) & set(MERGED))
         text.add(" UNION ALL " if number else "")
         text.add("SELECT id FROM (SELECT t.id" if is_cut else "SELECT t.id")
-        text.add(f" FROM {_near(part)}tasks t{_hint(way, part)} WHERE t.project_id = ?", project_id)
+        text.add(f" FROM {_near(part)}tasks t{_hint(chosen, way, part)} WHERE t.project_id = ?", project_id)
         for name, value in values:
             text.add(f" AND t.{name} = ?", value)
+        if chosen.execution_id is not None:
+            text.add(" AND t.execution_id = ?", chosen.execution_id)
         _within(text, "t.id", part)
         _matching(text, chosen, rest)
         _with_labels(text, project_id, "t.id", labels)
@@ -138,8 +140,10 @@ def _branches(way: Way, chosen: TaskFilter) -> list[list[tuple[str, Any]]]:
     return [[("status", status), ("priority", priority)] for status, priority in product(statuses, priorities)]
 
 
-def _hint(way: Way, part: Part) -> str:
+def _hint(chosen: TaskFilter, way: Way, part: Part) -> str:
     """For SQLite, which looks for ranges of ids along the primary key. `Database.text` leaves it out elsewhere."""
+    if chosen.execution_id is not None:
+        return " INDEXED BY tasks_by_execution"
     if not part.ranges or len(way.columns) != 1 or way.columns[0] not in INDEXED:
         return ""
     return f" INDEXED BY tasks_by_{way.columns[0].removesuffix('_id')}"

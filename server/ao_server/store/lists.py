@@ -61,7 +61,7 @@ async def page(
     part = Part(chosen.id_from, chosen.id_before, offset, min(limit, found.total - offset))
     if starting_after is not None:
         part = replace(part, end=min(starting_after, chosen.id_before or starting_after), limit=limit)
-    else:
+    elif chosen.execution_id is None:
         part = await _nearer(totals, project_id, chosen, part, found, entries)
     sql, parameters = list_sql.page(project_id, chosen, way, part, INLINE_RESULT_BYTES)
     listed = [_listed(values) for values in await totals.reader.fetch(totals.reader.database.text(sql), parameters)]
@@ -76,6 +76,8 @@ async def _check_there(totals: Totals, project_id: str, task_id: str) -> None:
 
 async def _way(totals: Totals, project_id: str, chosen: TaskFilter) -> tuple[Way, int]:
     """The index with the fewest entries that the filter leads to, and their number."""
+    if chosen.execution_id is not None:
+        return Way(), 0
     wanted = chosen.wanted
     ways: list[tuple[str, ...]] = [(name,) for name in list_sql.INDEXED if name in wanted]
     if merged := tuple(name for name in list_sql.MERGED if name in wanted):
@@ -94,6 +96,8 @@ async def _way(totals: Totals, project_id: str, chosen: TaskFilter) -> tuple[Way
 
 
 async def _found(totals: Totals, project_id: str, chosen: TaskFilter, way: Way, entries: int) -> _Found:
+    if chosen.execution_id is not None:
+        return _Found(await _counted(totals, project_id, chosen, way))
     is_timed = chosen.id_from is not None or chosen.id_before is not None
     if not is_timed and not chosen.labels:
         return _Found(await totals.total(project_id, chosen))
@@ -101,8 +105,7 @@ async def _found(totals: Totals, project_id: str, chosen: TaskFilter, way: Way, 
         return _Found(0)
     spread = await totals.timed(project_id, chosen)
     if spread is None:
-        (whole,) = await _counts(totals, project_id, chosen, way, [Part(chosen.id_from, chosen.id_before)])
-        return _Found(whole)
+        return _Found(await _counted(totals, project_id, chosen, way))
     if not is_timed:
         return _Found(spread.total(), spread)
     return await _between(totals, project_id, chosen, way, spread)
@@ -114,8 +117,7 @@ async def _between(totals: Totals, project_id: str, chosen: TaskFilter, way: Way
     first = None if chosen.id_from is None else -(-time_of(chosen.id_from) // width)
     end = None if chosen.id_before is None else time_of(chosen.id_before) // width
     if first is not None and end is not None and first >= end:
-        (whole,) = await _counts(totals, project_id, chosen, way, [Part(chosen.id_from, chosen.id_before)])
-        return _Found(whole)
+        return _Found(await _counted(totals, project_id, chosen, way))
     edges: list[Part] = []
     if end is not None:
         edges.append(Part(_begin_of(end, spread), chosen.id_before))
@@ -124,6 +126,12 @@ async def _between(totals: Totals, project_id: str, chosen: TaskFilter, way: Way
     counted = await _counts(totals, project_id, chosen, way, edges)
     later = counted[0] if end is not None else 0
     return _Found(spread.total(first, end) + sum(counted), spread, first, end, later)
+
+
+async def _counted(totals: Totals, project_id: str, chosen: TaskFilter, way: Way) -> int:
+    """All that match, looked at one by one."""
+    (whole,) = await _counts(totals, project_id, chosen, way, [Part(chosen.id_from, chosen.id_before)])
+    return whole
 
 
 async def _counts(

@@ -5,13 +5,20 @@ project.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from itertools import product
+from typing import Any, Final
 
 from ao_server.store import rows, tables
 from ao_server.store.changes import Selection, ValueSelection
 from ao_server.store.database import Database
 
-PRIORITIES = range(4)
+# Tasks of one priority and turn go by age, as in a lane of their own. Lanes are in the order of dispatch.
+LANES: Final = tuple(product(range(4), range(2)))
+
+
+def lane_of(task: rows.Task) -> int:
+    """Which of the lanes the task waits in."""
+    return 2 * task.priority + task.turn
 
 
 class TaskSelections:
@@ -24,7 +31,7 @@ class TaskSelections:
         self._task_columns = _columns("tasks", tables.Task)
 
     def head(self, project_id: str, queue: str, types: Sequence[str] | None, limit: int) -> ValueSelection:
-        """Priority and id of claimable tasks of a queue: of each priority the oldest, at most `limit`.
+        """Lane and id of claimable tasks of a queue: of each lane the oldest, at most `limit`.
 
         `types` None: of every type.
         """
@@ -32,10 +39,11 @@ class TaskSelections:
         among = "" if types is None else f" AND type {self._in_list}"
         parts: list[str] = []
         parameters: list[Any] = []
-        for priority in PRIORITIES:
+        for lane, (priority, turn) in enumerate(LANES):
             parts.append(
-                f"SELECT * FROM (SELECT priority, id FROM tasks WHERE project_id = {mark} AND queue = {mark}"
-                f" AND {tables.CLAIMABLE} AND priority = {priority}{among} ORDER BY id LIMIT {mark}) AS of{priority}"
+                f"SELECT * FROM (SELECT {lane} AS lane, id FROM tasks WHERE project_id = {mark} AND queue = {mark}"
+                f" AND {tables.CLAIMABLE} AND priority = {priority} AND turn = {turn}{among}"
+                f" ORDER BY id LIMIT {mark}) AS of{lane}"
             )
             parameters += [project_id, queue]
             if types is not None:
@@ -65,7 +73,7 @@ class TaskSelections:
         mark = self._mark
         return self._tasks(
             f"project_id = {mark} AND queue = {mark} AND {tables.CLAIMABLE} AND type = {mark}"
-            f" ORDER BY priority, id LIMIT {mark}",
+            f" ORDER BY priority, turn, id LIMIT {mark}",
             [project_id, queue, type_, limit],
         )
 

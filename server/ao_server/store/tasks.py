@@ -75,7 +75,8 @@ async def ahead(reader: Reader, task: rows.Task, limit: int) -> int:
         _TASK.project_id == task.project_id,
         _TASK.queue == task.queue,
         text(tables.CLAIMABLE),
-        tuple_(_TASK.priority, _TASK.id) < tuple_(literal(task.priority), literal(task.id)),
+        tuple_(_TASK.priority, _TASK.turn, _TASK.id)
+        < tuple_(literal(task.priority), literal(task.turn), literal(task.id)),
     )
     statement = select(func.count()).select_from(before.limit(limit).subquery())
     async with reader.connect() as connection:

@@ -24,6 +24,17 @@ MAX_FOLLOW_UP_RETRIES = 50
 # a round raises is thrown into it: it raises it again, and yields something else the next time that it is asked.
 FollowUps = Callable[[Batch], Generator[Sequence[Operation[Any]], None, None]]
 
+
+def in_turn(*sources: FollowUps) -> FollowUps:
+    """What each of these entails, one after the other: a later one sees what the earlier ones have changed."""
+
+    def follow_ups(batch: Batch) -> Generator[Sequence[Operation[Any]], None, None]:
+        for source in sources:
+            yield from source(batch)
+
+    return follow_ups
+
+
 # The increments that follow from the changes of a transaction.
 Count = Callable[[list[Change]], Iterable[Any]]
 

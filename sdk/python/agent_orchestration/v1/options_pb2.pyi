@@ -165,6 +165,7 @@ AS_LISTED_FIELD_NUMBER: _builtins.int
 HEADER_FIELD_NUMBER: _builtins.int
 EXTENDS_DEADLINE_FIELD_NUMBER: _builtins.int
 ANY_JSON_FIELD_NUMBER: _builtins.int
+OMIT_EMPTY_FIELD_NUMBER: _builtins.int
 AS_LIST_FIELD_NUMBER: _builtins.int
 SUCCESS_STATUS_FIELD_NUMBER: _builtins.int
 AUDIENCE_FIELD_NUMBER: _builtins.int
@@ -190,6 +191,8 @@ extends_deadline: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.Fiel
 """The call may take this many seconds (a duration) longer than other calls: it waits for something to happen."""
 any_json: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, _builtins.bool]
 """With `free_json`: the text is of any JSON value, not of an object alone."""
+omit_empty: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, _builtins.bool]
+"""The list is left out where it is empty, as an unset optional field is."""
 as_list: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MessageOptions, _builtins.bool]
 """The message is printed as the list in its only field. Unlike a repeated field such a message can be absent."""
 success_status: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, _builtins.int]

@@ -574,6 +574,7 @@ class Workflow(_message.Message):
     STATUS_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     STEPS_FIELD_NUMBER: _builtins.int
+    STEPS_OMITTED_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
     UPDATED_AT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
@@ -582,6 +583,8 @@ class Workflow(_message.Message):
     status: Global___WorkflowStatus.ValueType
     version: _builtins.int
     """Counts up from 1 with each UpdateWorkflow."""
+    steps_omitted: _builtins.bool
+    """True in a list where the steps were left out, as more than 64 KiB; GetWorkflow has them."""
     @_builtins.property
     def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorkflowStep]:
         """As sent, with what was left out of `id`, `name` and `order`."""
@@ -601,16 +604,22 @@ class Workflow(_message.Message):
         status: Global___WorkflowStatus.ValueType = ...,
         version: _builtins.int = ...,
         steps: _abc.Iterable[Global___WorkflowStep] | None = ...,
+        steps_omitted: _builtins.bool | None = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
         updated_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "created_at", b"created_at", "description", b"description", "updated_at", b"updated_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "_steps_omitted", b"_steps_omitted", "created_at", b"created_at", "description", b"description", "steps_omitted", b"steps_omitted", "updated_at", b"updated_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "created_at", b"created_at", "description", b"description", "id", b"id", "name", b"name", "status", b"status", "steps", b"steps", "updated_at", b"updated_at", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_description", b"_description", "_steps_omitted", b"_steps_omitted", "created_at", b"created_at", "description", b"description", "id", b"id", "name", b"name", "status", b"status", "steps", b"steps", "steps_omitted", b"steps_omitted", "updated_at", b"updated_at", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__description: _TypeAlias = _typing.Literal["description"]  # noqa: Y015
     _WhichOneofArgType__description: _TypeAlias = _typing.Literal["_description", b"_description"]  # noqa: Y015
+    _WhichOneofReturnType__steps_omitted: _TypeAlias = _typing.Literal["steps_omitted"]  # noqa: Y015
+    _WhichOneofArgType__steps_omitted: _TypeAlias = _typing.Literal["_steps_omitted", b"_steps_omitted"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__description) -> _WhichOneofReturnType__description | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__steps_omitted) -> _WhichOneofReturnType__steps_omitted | None: ...
 
 Global___Workflow: _TypeAlias = Workflow  # noqa: Y015
 

@@ -4,7 +4,6 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-from agent_orchestration import free_json
 from ao_server.engine.transitions import Failure
 from ao_server.engine.workflows import expressions, moves
 from ao_server.engine.workflows.definition import Graph, Node
@@ -89,7 +88,8 @@ def item_payload(node: Node, values: Values, item: Any, index: int) -> str:
     """What the task of one item of a step is given."""
     if node.input is not None:
         return _object(node.input, values.evaluate(node.input, item=item, index=index))
-    return _bounded(f'{{"item":{text_of(item)},"index":{index},"parameters":{values.parameters}}}')
+    # No parameters: the list may well be one of them, and would be given to each of its items.
+    return _bounded(f'{{"item":{text_of(item)},"index":{index}}}')
 
 
 def child_parameters(node: Node, values: Values, item: Any = None, index: int | None = None) -> str:
@@ -135,9 +135,6 @@ def _object(expression: Expression, value: Any) -> str:
 def _bounded(text: str) -> str:
     if len(text) > MAX_INPUT_BYTES or len(text.encode()) > MAX_INPUT_BYTES:
         raise CannotBegin("input_too_large", f"the input is more than {MAX_INPUT_BYTES} bytes of JSON")
-    wrong = free_json.check(text)
-    if wrong is not None:
-        raise CannotBegin("invalid_input", f"the input {wrong}")
     return text
 
 

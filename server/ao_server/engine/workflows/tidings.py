@@ -35,11 +35,12 @@ def of_steps(graph: Graph, execution: rows.Execution, changes: Iterable[StepChan
         if before.compensation != after.compensation and after.compensation is not None:
             types.append("compensation")
         for type_ in types:
-            events.append(bodies.workflow_event(f"workflow_step_{type_}", execution, now, after, _name(step)))
+            events.append(bodies.workflow_event(f"workflow_step_{type_}", execution, now, after, name_of(step)))
     return events
 
 
-def _name(step: Step) -> bodies.StepName:
+def name_of(step: Step) -> bodies.StepName:
+    """What is shown of a step beside how it stands."""
     return bodies.StepName(
         id=step.id,
         name=step.name,

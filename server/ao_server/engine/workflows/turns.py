@@ -96,7 +96,8 @@ class Turn:
                     continue
                 following = planner.step(known.graph, moves.State(known.execution, known.steps), event, now)
                 for place, row in following.steps.items():
-                    before.setdefault(place, known.steps[place])
+                    # What changed last is told last: steps begin after those they wait for.
+                    before[place] = before.pop(place, known.steps[place])
                     known.steps[place] = row
                 known.execution = following.execution
                 for command in following.commands:

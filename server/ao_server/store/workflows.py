@@ -1,0 +1,87 @@
+"""Reads of workflows and their versions."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, case, func, select
+
+from ao_server.errors import Invalid
+from ao_server.store import rows, tables
+from ao_server.store.changes import ValueSelection
+from ao_server.store.database import Database
+from ao_server.store.reader import Page, Reader
+
+# Characters: a list shows a hundred workflows.
+LISTED_STEPS_LENGTH: Final = 64 * 1024
+_WORKFLOW: Any = tables.Workflow
+_VERSION: Any = tables.WorkflowVersion
+
+
+@dataclass(frozen=True, slots=True)
+class ListedWorkflow:
+    """A workflow and the steps of its newest version, as `definition.encode` wrote them; None where they are too many
+    to be listed.
+    """
+
+    workflow: rows.Workflow
+    steps: str | None
+
+
+async def get(reader: Reader, project_id: str, workflow_id: str) -> rows.Workflow | None:
+    """One workflow."""
+    return await reader.one(rows.Workflow, _WORKFLOW.project_id == project_id, _WORKFLOW.id == workflow_id)
+
+
+async def version(reader: Reader, project_id: str, workflow_id: str, number: int) -> rows.WorkflowVersion | None:
+    """One version of a workflow."""
+    return await reader.one(
+        rows.WorkflowVersion,
+        _VERSION.project_id == project_id,
+        _VERSION.workflow_id == workflow_id,
+        _VERSION.version == number,
+    )
+
+
+async def page(
+    reader: Reader, project_id: str, status: str | None, *, page: int, limit: int, starting_after: str | None = None
+) -> Page[ListedWorkflow]:
+    """A page of workflows, newest first, by its number or behind a workflow. Invalid when that one does not exist."""
+    where: list[ColumnElement[bool]] = [_WORKFLOW.project_id == project_id]
+    if status is not None:
+        where.append(_WORKFLOW.status == status)
+    counted = select(func.count()).select_from(tables.Workflow).where(*where)
+    async with reader.connect() as connection:
+        total = (await connection.execute(counted)).scalar_one()
+        if starting_after is not None:
+            known = (_WORKFLOW.project_id == project_id, _WORKFLOW.id == starting_after)
+            if not await reader.rows(connection, rows.Workflow, *known):
+                raise Invalid.field("starting_after", "there is no such workflow")
+            where.append(_WORKFLOW.id < starting_after)
+        found = await connection.execute(
+            select(
+                *rows.TABLES[rows.Workflow].columns,
+                case((func.length(_VERSION.steps) <= LISTED_STEPS_LENGTH, _VERSION.steps)),
+            )
+            .join(
+                tables.WorkflowVersion,
+                (_VERSION.project_id == _WORKFLOW.project_id)
+                & (_VERSION.workflow_id == _WORKFLOW.id)
+                & (_VERSION.version == _WORKFLOW.version),
+            )
+            .where(*where)
+            .order_by(_WORKFLOW.id.desc())
+            .limit(limit)
+            .offset((page - 1) * limit)
+        )
+        listed = [ListedWorkflow(rows.made(rows.Workflow, values), steps) for *values, steps in found]
+    return Page(listed, total)
+
+
+def newest_steps(database: Database, project_id: str, workflow_id: str) -> ValueSelection:
+    """The steps of the newest version of a workflow, for a write to decide over."""
+    sql = database.text(
+        "SELECT v.steps FROM workflows w JOIN workflow_versions v"
+        " ON v.project_id = w.project_id AND v.workflow_id = w.id AND v.version = w.version"
+        " WHERE w.project_id = ? AND w.id = ?"
+    )
+    return ValueSelection(sql, (project_id, workflow_id))

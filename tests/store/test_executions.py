@@ -1,0 +1,282 @@
+"""Executions by the real engine: what runs when, what is given to it, and what becomes of it."""
+
+from typing import Any
+
+import pytest
+
+from ao_server.engine.reports import CancelledByAgent
+from ao_server.engine.transitions import Failure
+from ao_server.engine.workflows import executions, work
+from ao_server.engine.workflows.definition import Compensation, Step
+from ao_server.errors import Conflict
+from ao_server.store import rows
+from tests.store.fleet_world import PROJECT, World
+from tests.store.workflow_world import Flows, step
+
+FAILURE = Failure("task_error", "it broke", is_final=True)
+
+
+@pytest.fixture
+async def flows(world: World) -> Flows:
+    flows = Flows(world)
+    await flows.connect()
+    return flows
+
+
+async def test_steps_run_in_order_and_each_is_given_what_came_before(flows: Flows) -> None:
+    workflow = await flows.keep([step("a", order=1), step("b", order=2), step("c", order=3, type="load")])
+    execution = await flows.execute(workflow, source="x")
+    given: list[Any] = []
+    await flows.work(lambda task, payload: given.append((task.step_id, task.type, payload)) or {"of": task.step_id})
+    assert given == [
+        ("a", "default", {"parameters": {"source": "x"}, "previous": {}}),
+        ("b", "default", {"parameters": {"source": "x"}, "previous": {"a": {"of": "a"}}}),
+        ("c", "load", {"parameters": {"source": "x"}, "previous": {"b": {"of": "b"}}}),
+    ]
+    assert (await flows.execution(execution)).status == "completed"
+    assert flows.told() == [
+        "workflow_started",
+        *["workflow_step_started", "workflow_step_completed"] * 3,
+        "workflow_completed",
+    ]
+
+
+async def test_steps_of_equal_order_run_together_and_the_next_waits_for_all(flows: Flows) -> None:
+    workflow = await flows.keep(
+        [step("a", order=1), *(step(n, order=2) for n in "bcd"), *(step(n, order=3) for n in "ef")]
+    )
+    execution = await flows.execute(workflow)
+    await flows.work(lambda task, payload: {} if task.step_id in ("a", "b", "c") else None)
+    assert await flows.statuses(execution, 6) == ["completed"] * 3 + ["running", "pending", "pending"]
+    payloads: dict[str | None, Any] = {}
+    await flows.work(lambda task, payload: payloads.setdefault(task.step_id, payload) and {})
+    assert sorted(payloads["e"]["previous"]) == ["b", "c", "d"]
+    assert (await flows.execution(execution)).status == "completed"
+
+
+async def test_a_step_is_told_to_have_begun_behind_the_ends_of_all_that_it_waited_for(flows: Flows) -> None:
+    workflow = await flows.keep([step("a", order=1), step("b", order=1), step("c", order=2)])
+    await flows.execute(workflow)
+    # Both end in one transaction.
+    await flows.work(lambda task, payload: {})
+    words = [type_.removeprefix("workflow_step_") for type_ in flows.told() if "_step_" in type_]
+    assert words == ["started", "started", "completed", "completed", "started", "completed"]
+
+
+async def test_a_list_is_fanned_out_within_its_bound_and_gathered_in_order(flows: Flows) -> None:
+    steps = [
+        step("extract"),
+        step("process", for_each="steps.extract.output.rows", max_parallel=3, input="{n: item.n, at: index}"),
+        step("load", input="{all: steps.process.output[].n}"),
+    ]
+    execution = await flows.execute(await flows.keep(steps))
+    most = 0
+    extracted = [{"n": n} for n in range(50)]
+
+    def answer(task: rows.Task, payload: Any) -> Any:
+        nonlocal most
+        most = max(most, len(flows.process.running) if task.step_id == "process" else 0)
+        match task.step_id:
+            case "extract":
+                return {"rows": extracted}
+            case "process":
+                assert payload == {"n": task.item, "at": task.item}
+                return {"n": payload["n"] * 2}
+            case _:
+                assert payload == {"all": [n * 2 for n in range(50)]}
+                return {}
+
+    await flows.work(answer)
+    assert most == 3
+    assert await flows.output(execution, 1) == [{"n": n * 2} for n in range(50)]
+    assert (await flows.execution(execution)).status == "completed"
+
+
+async def test_conditions_skip_and_an_empty_list_is_an_empty_output(flows: Flows) -> None:
+    steps = [
+        step("a", condition="parameters.on"),
+        step("b", for_each="parameters.none", order=2),
+        step("c", condition="length(steps.b.output) == `0`", order=3),
+    ]
+    execution = await flows.execute(await flows.keep(steps), on=False, none=[])
+    await flows.work(lambda task, payload: {})
+    assert [task.step_id for task in flows.ran] == ["c"]
+    assert await flows.statuses(execution, 3) == ["skipped", "completed", "completed"]
+    assert await flows.output(execution, 1) == []
+
+
+async def test_a_failure_lets_what_runs_end_cancels_what_waits_and_begins_nothing_more(flows: Flows) -> None:
+    steps = [step("a"), step("b", order=1), step("ask", kind="approval", order=1), step("c", order=2)]
+    execution = await flows.execute(await flows.keep(steps))
+    await flows.work(lambda task, payload: FAILURE if task.step_id == "a" else None)
+    assert await flows.statuses(execution, 4) == ["failed", "running", "cancelled", "pending"]
+    assert (await flows.execution(execution)).status == "running"
+    await flows.work(lambda task, payload: {})
+    assert await flows.statuses(execution, 4) == ["failed", "completed", "cancelled", "cancelled"]
+    ended = await flows.execution(execution)
+    assert (ended.status, ended.error_code, ended.error_message) == ("failed", "task_error", "step 'a': it broke")
+    assert ended.open == ended.active == ended.approvals == 0
+
+
+async def test_a_retry_runs_what_failed_and_keeps_what_was_completed_down_to_the_items(flows: Flows) -> None:
+    steps = [step("a"), step("many", for_each="parameters.of", max_parallel=2), step("z")]
+    execution = await flows.execute(await flows.keep(steps), of=[1, 2, 3, 4, 5, 6])
+    await flows.work(lambda task, payload: FAILURE if task.item == 3 else {"n": task.item or 0})
+    assert (await flows.execution(execution)).status == "failed"
+    done = {task.item for task in flows.ran if task.step_id == "many"} - {3}
+    flows.ran.clear()
+    await flows.submit(executions.retry(PROJECT, execution))
+    await flows.work(lambda task, payload: {"n": task.item or 0})
+    again = [task.item for task in flows.ran if task.step_id == "many"]
+    assert len(again) == len(set(again)) and set(again) == set(range(6)) - done
+    assert [task.step_id for task in flows.ran if task.step_id != "many"] == ["z"]
+    assert await flows.output(execution, 1) == [{"n": n} for n in range(6)]
+    ended = await flows.execution(execution)
+    assert (ended.status, ended.retries, ended.error_code) == ("completed", 1, None)
+    with pytest.raises(Conflict):
+        await flows.submit(executions.retry(PROJECT, execution))
+
+
+async def test_completed_steps_are_undone_the_last_first_and_then_it_has_failed(flows: Flows) -> None:
+    steps = [
+        step("a", compensate=Compensation(type="undo-a", input="{id: steps.a.output.id}")),
+        step("b", order=2),
+        step("c", order=3, compensate=Compensation(agent_type="t", type="undo-c")),
+        step("d", order=4, on_failure="compensate", compensate=Compensation(type="undo-d")),
+    ]
+    execution = await flows.execute(await flows.keep(steps), x=1)
+    given: list[Any] = []
+    await flows.work(
+        lambda task, payload: (
+            FAILURE if task.step_id == "d" else given.append((task.type, payload)) or {"id": task.step_id}
+        )
+    )
+    assert [each for each in given if each[0].startswith("undo")] == [
+        ("undo-c", {"parameters": {"x": 1}, "output": {"id": "c"}}),
+        ("undo-a", {"id": "a"}),
+    ]
+    ended = await flows.execution(execution)
+    assert (ended.status, ended.phase) == ("failed", "ended")
+    assert [row.compensation for row in await flows.steps(execution)] == ["completed", None, "completed", None]
+
+
+async def test_a_cancel_reaches_what_runs_and_leaves_nothing_pending(flows: Flows) -> None:
+    steps = [step("a"), step("b", order=1), step("ask", kind="approval", order=1), step("c", order=2)]
+    execution = await flows.execute(await flows.keep(steps))
+    await flows.submit(executions.cancel(PROJECT, execution))
+    assert flows.process.asked_to_stop == set(flows.process.running)
+    await flows.work(lambda task, payload: CancelledByAgent())
+    assert await flows.statuses(execution, 4) == ["cancelled"] * 4
+    assert (await flows.execution(execution)).status == "cancelled"
+    assert flows.told()[-1] == "workflow_cancelled"
+
+
+async def test_an_approval_is_waited_for_and_gives_what_was_said(flows: Flows) -> None:
+    steps = [step("ask", kind="approval"), step("b", input="{by: steps.ask.output.who}")]
+    execution = await flows.execute(await flows.keep(steps))
+    assert (await flows.execution(execution)).approvals == 1
+    await flows.submit(executions.decide(PROJECT, execution, 0, "approved", "Ada", "fine"))
+    given: list[Any] = []
+    await flows.work(lambda task, payload: given.append(payload) or {})
+    assert given == [{"by": "Ada"}]
+    ended = await flows.execution(execution)
+    assert (ended.status, ended.approvals) == ("completed", 0)
+
+
+async def test_an_approval_runs_out_of_time_and_can_be_asked_for_again(flows: Flows) -> None:
+    execution = await flows.execute(
+        await flows.keep([step("ask", kind="approval", timeout=5_000_000, input="{a: `1`}")])
+    )
+    await flows.world.pass_time(7)
+    failed = await flows.execution(execution)
+    assert (failed.status, failed.error_code) == ("failed", "timeout")
+    await flows.submit(executions.retry(PROJECT, execution))
+    await flows.submit(executions.decide(PROJECT, execution, 0, "rejected", "Ada", None))
+    assert (await flows.execution(execution)).error_message == "step 'ask': rejected by Ada"
+    await flows.submit(executions.retry(PROJECT, execution))
+    await flows.submit(executions.decide(PROJECT, execution, 0, "approved", "Ada", None))
+    assert (await flows.execution(execution)).status == "completed"
+
+
+async def test_a_workflow_is_a_step_of_another_down_to_its_output(flows: Flows) -> None:
+    inner = await flows.keep([step("in", input="{n: parameters.n}"), step("out", order=2)], "inner")
+    steps = [
+        step("many", kind="workflow", workflow_id=inner, for_each="parameters.of", input="{n: item}"),
+        step("one", kind="workflow", workflow_id=inner, input="{n: `9`}", order=2),
+        step("last", order=3, input="{many: steps.many.output[].out.n, one: steps.one.output.out.n}"),
+    ]
+    execution = await flows.execute(await flows.keep(steps), of=[1, 2, 3])
+    given: list[Any] = []
+
+    def answer(task: rows.Task, payload: Any) -> Any:
+        if task.step_id == "in":
+            return payload
+        if task.step_id == "out":
+            return {"n": payload["previous"]["in"]["n"] * 10}
+        given.append(payload)
+        return {}
+
+    await flows.work(answer)
+    assert given == [{"many": [10, 20, 30], "one": 90}]
+    assert (await flows.execution(execution)).status == "completed"
+
+
+async def test_a_workflow_that_calls_itself_ends_at_the_depth_that_is_allowed(flows: Flows) -> None:
+    execution = await flows.execute(await flows.keep([step("again", kind="workflow", workflow_id="workflow_w")]))
+    ended = await flows.execution(execution)
+    assert (ended.status, ended.error_code) == ("failed", "too_deep")
+
+
+async def test_a_child_is_stopped_with_its_parent_and_when_its_time_is_over(flows: Flows) -> None:
+    inner = await flows.keep([step("in")], "inner")
+    outer = await flows.keep([step("one", kind="workflow", workflow_id=inner, timeout=3_000_000)])
+    cancelled = await flows.execute(outer)
+    await flows.submit(executions.cancel(PROJECT, cancelled))
+    await flows.work(lambda task, payload: CancelledByAgent())
+    assert (await flows.execution(cancelled)).status == "cancelled"
+    late = await flows.execute(outer)
+    await flows.world.pass_time(5)
+    await flows.work(lambda task, payload: CancelledByAgent())
+    ended = await flows.execution(late)
+    assert (ended.status, ended.error_code) == ("failed", "timeout")
+
+
+async def test_what_is_not_a_list_or_not_an_object_or_too_large_fails_the_step_and_says_so(flows: Flows) -> None:
+    for n, (more, code) in enumerate(
+        [
+            ({"for_each": "parameters.text"}, "not_a_list"),
+            ({"input": "parameters.text"}, "invalid_input"),
+            ({"condition": "abs(parameters.text)"}, "invalid_expression"),
+            ({"for_each": "parameters.many", "input": "item"}, "invalid_input"),
+        ]
+    ):
+        execution = await flows.execute(await flows.keep([step("a", **more)], str(n)), text="x", many=[1, 2])
+        ended = await flows.execution(execution)
+        assert (ended.status, ended.error_code) == ("failed", code), more
+    large = await flows.keep([step("a", for_each="parameters.many")], "large")
+    execution = await flows.execute(large, many=[1, 2, 3, 4])
+    await flows.work(lambda task, payload: {"x": "y" * 400_000})
+    assert (await flows.execution(execution)).error_code == "output_too_large"
+
+
+async def test_steps_of_what_has_begun_go_before_new_work_of_the_same_priority(flows: Flows) -> None:
+    workflow = await flows.keep([step("a"), step("b", order=2)])
+    await flows.execute(workflow, priority=1)
+    await flows.work(lambda task, payload: {})
+    assert [(task.step_id, task.turn, task.priority) for task in flows.ran] == [("a", 1, 1), ("b", 0, 1)]
+
+
+async def test_a_fault_of_ours_fails_its_execution_alone(flows: Flows, monkeypatch: pytest.MonkeyPatch) -> None:
+    good, bad = await flows.keep([step("a")], "good"), await flows.keep([step("a"), step("bad")], "bad")
+    made = work.task
+
+    def broken(owner: rows.Execution, step: Step, *rest: Any, **more: Any) -> Any:
+        if step.id == "bad":
+            raise RuntimeError("a fault")
+        return made(owner, step, *rest, **more)
+
+    monkeypatch.setattr(work, "task", broken)
+    failed, fine = await flows.execute(bad), await flows.execute(good)
+    await flows.work(lambda task, payload: {})
+    assert (await flows.execution(failed)).error_code == "internal_error"
+    assert (await flows.execution(fine)).status == "completed"
