@@ -87,9 +87,7 @@ class _Fold:
                 row.compensation = "running"
                 self.execution.undo_next = row.undo_next
             case CancelRequested():
-                self.execution.phase = "cancelling"
-                self.execution.cancel_requested_at = self.now
-                self.commands.append(Stop())
+                self._cancel()
             case Closed():
                 self._close()
             case Retried():
@@ -102,6 +100,7 @@ class _Fold:
             return
         if it.phase == "failing" and it.compensates:
             it.phase = "undoing"
+            it.compensates = int(it.undo_next is not None)
         if it.phase == "undoing" and it.undo_next is not None:
             it.active = 1
             self.commands.append(Undo(it.undo_next))
@@ -181,9 +180,6 @@ class _Fold:
             self._complete(row)
             return
         row.completed += 1
-        if row.bytes > MAX_OUTPUT_BYTES and not self._gives_up(row):
-            row.error_code = "output_too_large"
-            row.error_message = f"the results are more than {MAX_OUTPUT_BYTES} bytes together"
         self._settle_items(row)
 
     def _failed(self, row: rows.ExecutionStep, failure: Failure) -> None:
@@ -204,30 +200,35 @@ class _Fold:
         elif row.items is None:
             self._leave(row, "cancelled")
         else:
+            # It is left to do, like those that have not begun.
+            row.begun -= 1
             self._settle_items(row)
 
     def _settle_items(self, row: rows.ExecutionStep) -> None:
         """An item has ended, or there are none: the next begins, or the step ends with the last that runs."""
-        gives_up = self._gives_up(row) or self.execution.phase != "forward"
-        parallel = self._definition(row.place).max_parallel or MAX_PARALLEL
-        if not gives_up:
+        if row.bytes > MAX_OUTPUT_BYTES and row.error_code is None:
+            row.error_code = "output_too_large"
+            row.error_message = f"the results are more than {MAX_OUTPUT_BYTES} bytes together"
+        failure = None if row.error_code is None else Failure(row.error_code, row.error_message or "")
+        if failure is not None and self._gives_up(row):
+            if row.running:
+                self._fail_execution(row, failure)
+            else:
+                self._fail(row, failure)
+            return
+        if self.execution.phase == "forward":
+            parallel = self._definition(row.place).max_parallel or MAX_PARALLEL
             self._run(row, min(can_begin(row), parallel - row.running))
         if row.running:
             return
-        if not can_begin(row) and not self._gives_up(row) and self._was_whole(row):
-            self.commands.append(Gather(row.place))
-            if row.error_code is None:
-                self._complete(row)
-            else:
-                self._fail(row, Failure(row.error_code, row.error_message or ""))
-        elif row.error_code is not None:
-            self._fail(row, Failure(row.error_code, row.error_message or ""))
-        else:
+        if can_begin(row):
             self._leave(row, "cancelled")
-
-    def _was_whole(self, row: rows.ExecutionStep) -> bool:
-        """Whether every item has a result, or a failure of its own that does not matter."""
-        return row.error_code is not None or row.completed + row.kept == row.items
+            return
+        self.commands.append(Gather(row.place))
+        if failure is None:
+            self._complete(row)
+        else:
+            self._fail(row, failure)
 
     def _gives_up(self, row: rows.ExecutionStep) -> bool:
         """Whether a failure of an item, or the size of the results, has failed the step."""
@@ -244,19 +245,32 @@ class _Fold:
     def _fail(self, row: rows.ExecutionStep, failure: Failure) -> None:
         self._leave(row, "failed")
         row.error_code, row.error_message = failure.code, failure.message
-        policy = self._definition(row.place).on_failure
-        if policy == "continue":
+        self._fail_execution(row, failure)
+        if self._definition(row.place).on_failure == "continue":
             self._feed(row.place)
+
+    def _fail_execution(self, row: rows.ExecutionStep, failure: Failure) -> None:
+        """A step has failed, though items of it may still run: nothing else begins, unless that does not matter."""
+        step, it = self._definition(row.place), self.execution
+        if step.on_failure == "continue":
             return
-        it = self.execution
         if it.error_code is None:
             it.error_code = failure.code
-            it.error_message = f"step {self._definition(row.place).id!r}: {failure.message}"
-        if policy == "compensate" and it.phase in ("forward", "failing"):
+            it.error_message = f"step {step.id!r}: {failure.message}"
+        if step.on_failure == "compensate" and it.phase in ("forward", "failing"):
             it.compensates = 1
         if it.phase == "forward":
             it.phase = "failing"
             self.commands.append(StopWaiting())
+
+    def _cancel(self) -> None:
+        it = self.execution
+        if it.phase == "failing":
+            # Nothing was undone yet, and nothing will be.
+            it.compensates = 0
+        it.phase = "cancelling"
+        it.cancel_requested_at = self.now
+        self.commands.append(Stop())
 
     def _leave(self, row: rows.ExecutionStep, status: str) -> None:
         """The step has ended."""
@@ -297,7 +311,7 @@ class _Fold:
             self._row(place).unmet = sum(need in again for need in self.graph.nodes[place].needs)
         it.status, it.phase, it.completed_at, it.cancel_requested_at = "running", "forward", None, None
         it.error_code = it.error_message = None
-        it.open, it.active = len(again), 0
+        it.open, it.active, it.approvals = len(again), 0, 0
         for place in sorted(again):
             if not self._row(place).unmet and self._row(place).status == "pending":
                 self._ready(place)
@@ -306,7 +320,8 @@ class _Fold:
         if row.status == "failed":
             # What came after one that did not matter has gone on without it.
             return self._definition(row.place).on_failure != "continue"
-        return row.status == "cancelled"
+        # A fault of ours may have left it running, or waiting.
+        return row.status not in ("completed", "skipped")
 
     def _reset(self, row: rows.ExecutionStep) -> None:
         row.status = "pending"
