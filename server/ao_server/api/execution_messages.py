@@ -62,8 +62,10 @@ def input_of(row: rows.ExecutionStep, definition: Step) -> Source:
 
 
 def output_of(row: rows.ExecutionStep, definition: Step) -> Source | None:
-    """Where the output of a step stands, None before it is completed."""
-    if row.status != "completed":
+    """Where the output of a step stands, None before it has one. Of one that went on without some of its items, the
+    others are there.
+    """
+    if row.status != "completed" and (row.status != "failed" or definition.for_each is None):
         return None
     if definition.for_each is None and row.last_id is not None:
         if definition.kind == "task":
