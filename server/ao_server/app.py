@@ -187,7 +187,7 @@ async def serving(settings: Settings, stop: asyncio.Event) -> AsyncGenerator[Ser
         )
         details = ExecutionDetails(reader, graphs)
         workflows_pb2_grpc.add_WorkflowServiceServicer_to_server(
-            WorkflowServicer(writer, reader, details, ids),  # pyright: ignore[reportAbstractUsage] - simulations follow
+            WorkflowServicer(writer, reader, details, ids),
             _as_server(methods),
         )
         executions_pb2_grpc.add_ExecutionServiceServicer_to_server(

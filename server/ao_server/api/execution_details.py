@@ -1,5 +1,6 @@
 """Gathers what is shown of an execution: its steps, what ran for them, and the values that are short enough."""
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -30,14 +31,20 @@ class ExecutionDetails:
 
     async def graph(self, execution: rows.Execution) -> Graph:
         """The steps that it began with."""
-        key = VersionKey(execution.project_id, execution.workflow_id, execution.version)
+        return await self._graph(VersionKey(execution.project_id, execution.workflow_id, execution.version))
+
+    async def newest_graph(self, workflow: rows.Workflow) -> Graph:
+        """The steps that it has now."""
+        return await self._graph(VersionKey(workflow.project_id, workflow.id, workflow.version))
+
+    async def _graph(self, key: VersionKey) -> Graph:
         graph = self._graphs.get(key)
         if graph is not None:
             return graph
         version = await workflows.version(self._reader, *key)
         if version is None:
-            raise LookupError(f"execution {execution.id} has no version {execution.version} of its workflow")
-        return self._graphs.add(key, version.steps)
+            raise LookupError(f"{key.workflow_id} has no version {key.version}")
+        return await asyncio.to_thread(self._graphs.add, key, version.steps)
 
     async def whole(self, execution: rows.Execution) -> executions_pb2.Execution:
         """An execution with all of its steps."""

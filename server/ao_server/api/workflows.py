@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from agent_orchestration.v1 import common_pb2, workflows_pb2, workflows_pb2_grpc
-from ao_server.api import calls, execution_messages, idempotency, messages, pages, workflow_requests
+from ao_server.api import calls, execution_messages, idempotency, messages, pages, simulations, workflow_requests
 from ao_server.api.execution_details import ExecutionDetails
 from ao_server.engine.idempotency import once
 from ao_server.engine.ids import Ids
@@ -107,6 +107,28 @@ class WorkflowServicer(workflows_pb2_grpc.WorkflowServiceServicer):
         begun = await self._writer.write(once(operation, idempotency.of(request), rows.Execution))
         data = execution_messages.created(begun.answer, await self._details.graph(begun.answer), parameters)
         return workflows_pb2.ExecuteWorkflowResponse(data=data, idempotent_replayed=begun.is_replayed)
+
+    async def SimulateWorkflow(
+        self, request: workflows_pb2.SimulateWorkflowRequest, context: Any
+    ) -> workflows_pb2.SimulateWorkflowResponse:
+        """Plays a workflow through."""
+        graph = await self._details.newest_graph(await self._existing(request.workflow_id))
+        parameters = request.parameters if request.HasField("parameters") else "{}"
+        data = await simulations.simulate(self._reader, graph, parameters, request.outcomes)
+        return workflows_pb2.SimulateWorkflowResponse(data=data)
+
+    async def SimulateSteps(
+        self, request: workflows_pb2.SimulateStepsRequest, context: Any
+    ) -> workflows_pb2.SimulateStepsResponse:
+        """Plays steps through that are not kept."""
+        steps = workflow_requests.steps(request.steps)
+        graph = await asyncio.to_thread(definition.compiled, steps)
+        named = {step.workflow_id for step in steps if step.workflow_id is not None}
+        known = await workflows.existing(self._reader, calls.current().project_id, named)
+        catalog.check_named(steps, known)
+        parameters = request.parameters if request.HasField("parameters") else "{}"
+        data = await simulations.simulate(self._reader, graph, parameters, request.outcomes)
+        return workflows_pb2.SimulateStepsResponse(data=data)
 
     async def _existing(self, workflow_id: str) -> rows.Workflow:
         workflow = await workflows.get(self._reader, calls.current().project_id, workflow_id)

@@ -1,6 +1,6 @@
 """Reads of agents."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +53,13 @@ async def page(
             connection, rows.Agent, *where, order=_AGENT.id.desc(), limit=limit, offset=(page - 1) * limit
         )
     return Page(found, total)
+
+
+async def active_types(reader: Reader, project_id: str, types: Collection[str]) -> set[str]:
+    """Those of the types of which an agent is active."""
+    where = (*_there(project_id), _AGENT.type.in_(types), _AGENT.status == "active")
+    async with reader.connect() as connection:
+        return set((await connection.execute(select(_AGENT.type).where(*where).distinct())).scalars())
 
 
 async def count_active(connection: AsyncConnection, project_id: str) -> int:

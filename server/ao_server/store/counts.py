@@ -1,6 +1,6 @@
 """Reads of the counters: totals of lists, agents' metrics, health figures. Never a scan of tasks."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +43,27 @@ async def of_agents(reader: Reader, project_id: str, agent_ids: Sequence[str]) -
             if status == "completed":
                 totals[agent_id].duration = int(duration)
     return totals
+
+
+async def mean_durations(
+    reader: Reader, project_id: str, kinds: Collection[tuple[str, str]]
+) -> dict[tuple[str, str], int]:
+    """By type of agent and of task: microseconds from start to completion of completed tasks; none where none is."""
+    statement = (
+        select(_COUNT.agent_type, _COUNT.type, func.sum(_COUNT.duration), func.sum(_COUNT.tasks))
+        .where(
+            _COUNT.project_id == project_id,
+            _COUNT.agent_type.in_({agent_type for agent_type, _ in kinds}),
+            _COUNT.status == "completed",
+        )
+        .group_by(_COUNT.agent_type, _COUNT.type)
+    )
+    means: dict[tuple[str, str], int] = {}
+    async with reader.connect() as connection:
+        for agent_type, type_, took, tasks in await connection.execute(statement):
+            if tasks > 0:
+                means[agent_type, type_] = int(took) // int(tasks)
+    return means
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """Reads of workflows and their versions."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -30,6 +31,13 @@ class ListedWorkflow:
 async def get(reader: Reader, project_id: str, workflow_id: str) -> rows.Workflow | None:
     """One workflow."""
     return await reader.one(rows.Workflow, _WORKFLOW.project_id == project_id, _WORKFLOW.id == workflow_id)
+
+
+async def existing(reader: Reader, project_id: str, ids: Collection[str]) -> set[str]:
+    """Those of the ids that there is a workflow of."""
+    where = (_WORKFLOW.project_id == project_id, _WORKFLOW.id.in_(ids))
+    async with reader.connect() as connection:
+        return set((await connection.execute(select(_WORKFLOW.id).where(*where))).scalars())
 
 
 async def version(reader: Reader, project_id: str, workflow_id: str, number: int) -> rows.WorkflowVersion | None:

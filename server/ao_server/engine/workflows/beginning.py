@@ -135,6 +135,8 @@ class Beginning:
             for index in indices:
                 item = None if index is None or listed is None else listed.items[index]
                 try:
+                    if known.steps[command.place].decision is not None:
+                        raise CannotBegin("timeout", "the step was not completed in time")
                     version = _executable(workflow, known.execution)
                     parameters = evaluation.child_parameters(node, values, item, index)
                 except CannotBegin as refusal:

@@ -3,7 +3,7 @@
 Steps are checked before (`definition.compiled`): that takes longer than a write should.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -42,7 +42,7 @@ def create(new: NewWorkflow, ids: Ids) -> Operation[rows.Workflow]:
     steps = definition.encode(new.steps)
 
     def decide(found: Found, now: int) -> Changes[rows.Workflow]:
-        _check_named(found, new.project_id, new.steps)
+        _check_found(found, new.project_id, new.steps)
         identifier, created_at = ids.new("workflow", now)
         workflow = rows.Workflow(
             project_id=new.project_id,
@@ -74,7 +74,7 @@ def update(
         after = rows.copy_of(_existing(found, project_id, workflow_id))
         if after.status == ARCHIVED:
             raise Conflict("the workflow is archived")
-        _check_named(found, project_id, named, own_id=workflow_id)
+        _check_found(found, project_id, named, own_id=workflow_id)
         after.version += 1
         after.updated_at = max(now, after.updated_at)
         if update.name is not None:
@@ -124,7 +124,13 @@ def _named(project_id: str, steps: Sequence[Step]) -> list[Key]:
     return [Key(rows.Workflow, (project_id, each)) for each in sorted(ids)]
 
 
-def _check_named(found: Found, project_id: str, steps: Sequence[Step], own_id: str | None = None) -> None:
+def _check_found(found: Found, project_id: str, steps: Sequence[Step], own_id: str | None = None) -> None:
+    keys = [key.values for key in _named(project_id, steps)]
+    check_named(steps, {str(key[1]) for key in keys if found.get(rows.Workflow, *key) is not None}, own_id)
+
+
+def check_named(steps: Sequence[Step], known: Collection[str], own_id: str | None = None) -> None:
+    """Invalid when a step names a workflow that is not known, or the one that it is part of."""
     problems: list[FieldProblem] = []
     for place, step in enumerate(steps):
         if step.workflow_id is None:
@@ -132,7 +138,7 @@ def _check_named(found: Found, project_id: str, steps: Sequence[Step], own_id: s
         field = f"steps[{place}].workflow_id"
         if step.workflow_id == own_id:
             problems.append(FieldProblem(field, f"step '{step.id}': names the workflow itself"))
-        elif found.get(rows.Workflow, project_id, step.workflow_id) is None:
+        elif step.workflow_id not in known:
             problems.append(FieldProblem(field, f"step '{step.id}': there is no such workflow"))
     if problems:
         raise Invalid("; ".join(f"{each.field}: {each.message}" for each in problems[:3]), details=problems)

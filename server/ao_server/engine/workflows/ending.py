@@ -8,6 +8,7 @@ from ao_server.engine.ids import Ids
 from ao_server.engine.transitions import Failure
 from ao_server.engine.workflows import evaluation, moves, work
 from ao_server.engine.workflows.evaluation import CannotBegin
+from ao_server.engine.workflows.happenings import ExecutionKey
 from ao_server.engine.workflows.knowledge import Knowledge, Operations
 from ao_server.store import rows
 from ao_server.store.changes import Changes, Found, Operation
@@ -41,10 +42,10 @@ class Ending:
                 yield self._gather(place)
             case moves.StopWaiting():
                 yield from self._stop_approvals(ANOTHER_FAILED)
-                yield self._stop_tasks(ANOTHER_FAILED, running=False)
+                yield stop_tasks(self._known.key, ANOTHER_FAILED, self._selections, None)
             case moves.Stop():
                 yield from self._stop_approvals(transitions.STOPPED)
-                yield self._stop_tasks(transitions.STOPPED, running=True)
+                yield stop_tasks(self._known.key, transitions.STOPPED, self._selections, self._stop)
                 yield self.stop_children()
             case moves.Undo(place):
                 yield from self._undo(place)
@@ -97,26 +98,6 @@ class Ending:
 
         yield Operation(decide, keys=list(map(known.step_key, missing)))
 
-    def _stop_tasks(self, reason: Failure, *, running: bool) -> Operation[list[rows.Task]]:
-        """Cancels pending tasks; with `running`, asks the others to stop."""
-
-        def decide(found: Found, now: int) -> Changes[list[rows.Task]]:
-            changes: Changes[list[rows.Task]] = Changes([])
-            for (task,) in found.selected:
-                if task.status == "pending":
-                    changes.include([transitions.cancel(task, reason, now)])
-                elif running and task.status == "running" and task.cancel_requested_at is None:
-                    changes.include([asked := transitions.request_cancel(task, now)])
-                    changes.answer.append(asked.answer)
-            return changes
-
-        def delivered(asked: list[rows.Task]) -> None:
-            for task in asked:
-                self._stop(task)
-
-        selection = self._selections.unfinished_tasks(*self._known.key)
-        return Operation(decide, selection=selection, delivered=delivered)
-
     def stop_children(self, step_id: str | None = None) -> Operation[None]:
         """Asks the executions to stop that the steps, or this one of them, have begun."""
 
@@ -160,3 +141,26 @@ class Ending:
             return Changes(None)
 
         return Operation(decide, selection=self._selections.pending_steps(*known.key))
+
+
+def stop_tasks(
+    key: ExecutionKey, reason: Failure, selections: WorkflowSelections, stop: Callable[[rows.Task], None] | None
+) -> Operation[list[rows.Task]]:
+    """Cancels the pending tasks of an execution; asks the running ones to stop too where `stop` tells their processes."""
+
+    def decide(found: Found, now: int) -> Changes[list[rows.Task]]:
+        changes: Changes[list[rows.Task]] = Changes([])
+        for (task,) in found.selected:
+            if task.status == "pending":
+                changes.include([transitions.cancel(task, reason, now)])
+            elif stop is not None and task.status == "running" and task.cancel_requested_at is None:
+                changes.include([asked := transitions.request_cancel(task, now)])
+                changes.answer.append(asked.answer)
+        return changes
+
+    def delivered(asked: list[rows.Task]) -> None:
+        for task in asked:
+            if stop is not None:
+                stop(task)
+
+    return Operation(decide, selection=selections.unfinished_tasks(*key), delivered=delivered)

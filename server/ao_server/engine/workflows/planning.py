@@ -11,7 +11,8 @@ from typing import Any
 
 import structlog
 
-from ao_server.engine.workflows import tidings
+from ao_server.engine import transitions
+from ao_server.engine.workflows import ending, tidings
 from ao_server.engine.workflows.happenings import ExecutionKey, Happening, Happenings
 from ao_server.engine.workflows.knowledge import Operations
 from ao_server.engine.workflows.turns import Tools, Turn
@@ -58,7 +59,7 @@ class Planning:
 
     def _turn(self, key: ExecutionKey, happenings: Sequence[Happening]) -> Operations:
         if key in self._broken:
-            return _give_up(key)
+            return _give_up(key, self._tools)
         return Turn(key, happenings, self._tools).operations()
 
     def _told_of(self, key: ExecutionKey, operation: Operation[Any]) -> Operation[Any]:
@@ -78,8 +79,8 @@ class Planning:
             raise
 
 
-def _give_up(key: ExecutionKey) -> Operations:
-    """Fails an execution that cannot be carried on."""
+def _give_up(key: ExecutionKey, tools: Tools) -> Operations:
+    """Fails an execution that cannot be carried on, and stops its tasks."""
 
     def decide(found: Found, now: int) -> Changes[None]:
         before = found.get(rows.Execution, *key)
@@ -91,3 +92,4 @@ def _give_up(key: ExecutionKey) -> Operations:
         return Changes(None, [after], tidings.of_execution(before, after, now, has_begun=False))
 
     yield Operation(decide, keys=[Key(rows.Execution, tuple(key))])
+    yield ending.stop_tasks(key, transitions.STOPPED, tools.selections, tools.stop)

@@ -178,10 +178,11 @@ class Turn:
             case CancelWanted():
                 return moves.CancelRequested()
             case TaskEnded(task):
-                return _end_of_task(task, places[task.step_id or ""], found)
+                step = self._known.steps[places[task.step_id or ""]]
+                return _end_of_task(task, step.place, found) if _is_of_this_round(task.id, step) else None
             case ChildEnded(child):
-                place = places[child.parent_step or ""]
-                return _end_of_child(child, self._known.steps[place], found)
+                step = self._known.steps[places[child.parent_step or ""]]
+                return _end_of_child(child, step, found) if _is_of_this_round(child.id, step) else None
             case StepDecided(step):
                 return _decision(step, is_approval=self._known.definition(step.place).kind == "approval")
             case _:
@@ -195,6 +196,11 @@ class Turn:
             row = self._known.steps[event.place]
             return not row.running and row.compensation != "running"
         return isinstance(event, moves.CancelRequested) and self._known.execution.phase == "cancelling"
+
+
+def _is_of_this_round(identifier: str, step: rows.ExecutionStep) -> bool:
+    """Whether it was made since the execution was last begun: ids are in the order of their making."""
+    return step.round_from is None or identifier >= step.round_from
 
 
 def _end_of_task(task: rows.Task, place: int, found: Found) -> moves.Event:
