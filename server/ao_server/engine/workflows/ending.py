@@ -146,7 +146,7 @@ class Ending:
 def stop_tasks(
     key: ExecutionKey, reason: Failure, selections: WorkflowSelections, stop: Callable[[rows.Task], None] | None
 ) -> Operation[list[rows.Task]]:
-    """Cancels the pending tasks of an execution; asks the running ones to stop too where `stop` tells their processes."""
+    """Cancels the pending tasks of an execution. With `stop`, which tells their processes, asks the others to stop."""
 
     def decide(found: Found, now: int) -> Changes[list[rows.Task]]:
         changes: Changes[list[rows.Task]] = Changes([])
