@@ -65,12 +65,15 @@ class Beginning:
                 listed = None if node.for_each is None else (yield from self._listed(node))
                 yield self._run_children(command, listed)
 
-    def run_known_items(self, command: moves.Run, now: int) -> Changes[None] | None:
-        """Begins tasks for items that are in memory; None when they are not, or there is more to it."""
-        if self._known.definition(command.place).kind != "task":
-            return None
+    def knows_items(self, place: int) -> bool:
+        """Whether the step runs tasks for items that are in memory."""
+        return self._known.definition(place).kind == "task" and self._lists.get(self._key(place)) is not None
+
+    def run_known_items(self, command: moves.Run, now: int) -> Changes[None]:
+        """Begins tasks for items that are in memory."""
         listed = self._lists.get(self._key(command.place))
-        return None if listed is None else self._changes(command, listed, now)
+        assert listed is not None
+        return self._changes(command, listed, now)
 
     def _changes(self, command: moves.Run, listed: Listed, now: int) -> Changes[None]:
         known = self._known
@@ -84,7 +87,8 @@ class Beginning:
                 self._events.append(moves.Failed(command.place, refusal.failure))
                 continue
             task = work.task(known.execution, step, payload, self._ids, now, item=index, is_first=self._is_first)
-            changes.include([task])
+            changes.rows += task.rows
+            changes.events += task.events
             made.append(task.answer.id)
         changes.rows += self._made(command.place, made)
         return changes

@@ -14,6 +14,8 @@ MAX_ITEMS: Final = 100_000
 # Nodes of an expression times bytes that it reads: about a second. The store is not written meanwhile.
 MAX_WORK: Final = 64 * 1024 * 1024
 
+# Made once: `json.dumps` makes one for each value.
+_JSON: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 _KINDS: Final = ((bool, "a boolean"), (int | float, "a number"), (str, "a text"), (list, "a list"), (dict, "an object"))
 
 
@@ -121,7 +123,7 @@ def spliced(texts: Mapping[str, str]) -> str:
 def text_of(value: Any) -> str:
     """A value as JSON. CannotBegin when it has no text of JSON."""
     try:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        return _JSON.encode(value)
     except (ValueError, RecursionError):
         raise CannotBegin("invalid_input", "a number beyond the range of a double, or too deep a nesting") from None
 

@@ -90,6 +90,7 @@ class Turn:
             changes: Changes[None] = Changes(None)
             events = deque(event for each in happened if (event := self._event(each, found)) is not None)
             has_begun = any(isinstance(event, moves.Started | moves.Retried) for event in events)
+            runs: dict[int, moves.Run] = {}
             while events:
                 event = events.popleft()
                 if self._is_late(event):
@@ -101,7 +102,9 @@ class Turn:
                     known.steps[place] = row
                 known.execution = following.execution
                 for command in following.commands:
-                    self._begin(command, events, changes, now)
+                    self._begin(command, events, runs)
+            for run in runs.values():
+                changes.include([self._beginning.run_known_items(run, now)])
             steps = [(row, known.steps[place]) for place, row in before.items()]
             told = tidings.of_execution(first, known.execution, now, has_begun=has_begun)
             told[int(has_begun) : int(has_begun)] = tidings.of_steps(known.graph, known.execution, steps, now)
@@ -117,19 +120,23 @@ class Turn:
             if before.status == "running" and after.status != "running":
                 self._lists.forget(StepKey(*self._known.key, after.place))
 
-    def _begin(self, command: moves.Command, events: deque[moves.Event], changes: Changes[None], now: int) -> None:
-        """Does at once what needs nothing from the store; the rest is done in its turn."""
-        if isinstance(command, moves.Look):
-            node = self._known.graph.nodes[command.place]
-            if node.condition is None and node.for_each is None:
-                events.append(moves.Looked(command.place))
-                return
-        if isinstance(command, moves.Run):
-            made = self._beginning.run_known_items(command, now)
-            if made is not None:
-                changes.include([made])
-                return
-        self._commands.append(command)
+    def _begin(self, command: moves.Command, events: deque[moves.Event], runs: dict[int, moves.Run]) -> None:
+        """Does at once what needs nothing from the store; the rest is done in its turn. `runs`: by place the items that
+        are begun together, once all events are folded.
+        """
+        match command:
+            case moves.Look(place) if self._looks_at_nothing(place):
+                events.append(moves.Looked(place))
+            case moves.Run(place, _, count) if place in runs:
+                runs[place] = moves.Run(place, runs[place].start, runs[place].count + count)
+            case moves.Run(place) if self._beginning.knows_items(place):
+                runs[place] = command
+            case _:
+                self._commands.append(command)
+
+    def _looks_at_nothing(self, place: int) -> bool:
+        node = self._known.graph.nodes[place]
+        return node.condition is None and node.for_each is None
 
     def _do(self, command: moves.Command) -> Operations:
         match command:
