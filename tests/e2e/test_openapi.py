@@ -91,6 +91,7 @@ def test_a_walk_through_all_of_it(plane: ControlPlane) -> None:
         walk_agents(walk)
         walk_tasks(walk)
         walk_finished_tasks(walk, plane)
+        walk_workflows(walk)
         walk_oauth(walk)
         walk_keys(walk)
         for name in ("GetHealth", "GetMetrics", "GetLiveness", "GetReadiness"):
@@ -140,6 +141,51 @@ def walk_tasks(walk: Walk) -> None:
     walk("CreateTasks", 201, body=walk.example("CreateTasks"))
     walk("CreateTasks", 400, body={"tasks": []})
     assert walk("ListTasks", label=["team", "team=red"], agent_type="nobody", status="cancelled")["data"]
+
+
+def walk_workflows(walk: Walk) -> None:
+    first = walk.answer("CreateWorkflow", 201, body=walk.example("CreateWorkflow"), key="workflow")
+    again = walk.answer("CreateWorkflow", 201, body=walk.example("CreateWorkflow"), key="workflow")
+    assert again.json() == first.json()
+    walk("CreateWorkflow", 400, body={"name": "Empty", "steps": []})
+    walk("SimulateSteps", body=walk.example("SimulateSteps"))
+    steps = [
+        {"id": "ask", "kind": "approval", "timeout": 3600, "input": "{a: parameters.a}"},
+        {"id": "many", "agent_type": "nobody", "for_each": "parameters.of", "max_parallel": 2, "condition": "`true`"},
+        {"id": "last", "agent_type": "nobody", "depends_on": ["many"], "retry": {"attempts": 1}, "timeout": 1.5},
+    ]
+    workflow_id = first.json()["data"]["id"]
+    assert walk("UpdateWorkflow", body={"steps": steps}, workflow_id=workflow_id)["data"]["version"] == 2
+    assert walk("GetWorkflow", workflow_id=workflow_id, version=1)["data"]["steps"] == first.json()["data"]["steps"]
+    assert walk("ListWorkflows", limit=1, status="active")["data"] == [
+        walk("GetWorkflow", workflow_id=workflow_id)["data"]
+    ]
+    walk("SimulateWorkflow", workflow_id=workflow_id, body={"outcomes": [{"step_id": "ask", "status": "failed"}]})
+    execution_id = walk("ExecuteWorkflow", 201, workflow_id=workflow_id, body={"priority": "low"})["data"]["id"]
+    of = {"execution_id": execution_id}
+    assert walk("GetExecution", **of, wait=20)["data"]["status"] == "failed"
+    assert walk("ExplainExecution", **of)["data"]["steps"][1]["reason"]["code"] == "not_a_list"
+    walk("RetryExecution", 201, **of)
+    walk("GetExecution", **of, wait=20)
+    walk("CancelExecution", 409, **of)
+    body = {"parameters": {"of": [1, 2, 3], "a": 2**70}}
+    execution_id = walk("ExecuteWorkflow", 201, workflow_id=workflow_id, body=body)["data"]["id"]
+    of = {"execution_id": execution_id}
+    assert walk("GetExecutionStep", **of, step_id="many")["data"]["items"] == {"total": 3, "completed": 0, "running": 2}
+    assert walk("ApproveStep", **of, step_id="ask", body={"comment": "fine"})["data"]["steps"][0]["output"]["comment"]
+    walk("RejectStep", 409, **of, step_id="ask")
+    walk("CancelExecution", **of)
+    assert walk("ListTasks", **of)["data"][0]["step_id"] == "many"
+    assert walk("ListExecutions", status="cancelled", workflow_id=workflow_id, created_after="2024-01-01T00:00:00Z")[
+        "data"
+    ]
+    walk("RejectStep", 404, **of, step_id="none")
+    asked = walk("CreateWorkflow", 201, body={"name": "Asked", "steps": steps[:1]})["data"]["id"]
+    execution_id = walk("ExecuteWorkflow", 201, workflow_id=asked, body={})["data"]["id"]
+    rejected = walk("RejectStep", execution_id=execution_id, step_id="ask", body={"who": "Ada", "comment": "no"})
+    assert rejected["data"]["error"]["code"] == "rejected"
+    walk("ArchiveWorkflow", workflow_id=workflow_id)
+    walk("ExecuteWorkflow", 409, workflow_id=workflow_id, body={})
 
 
 def walk_oauth(walk: Walk) -> None:

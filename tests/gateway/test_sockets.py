@@ -328,6 +328,8 @@ async def test_an_alert_comes_once_also_while_a_subscription_catches_up(running:
     async with opened(running, max_queue=1) as client:
         system = {"type": "subscribe", "channel": "system_events", "after": running.upstream.cursor(0)}
         assert (await subscribe(client, system))["type"] == "subscribed"
+        # That which all share, and its own.
+        await running.upstream.until_watched(2)
         running.upstream.alert()
         last = running.upstream.add(events_pb2.Event(type=events_pb2.EVENT_TYPE_TASK_COMPLETED))
         heard = await client.hear(1)
