@@ -189,3 +189,11 @@ async def test_pages_go_by_number_or_behind_a_workflow(api: Api) -> None:
     refused = await api.get("/workflows", starting_after="workflow_none")
     assert (refused.status, refused.fields) == (400, ["starting_after"])
     assert "workflow_none" not in refused.json["error"]["message"]
+
+
+async def test_what_is_wrong_with_very_many_steps_is_told_of_the_first(api: Api) -> None:
+    steps = [{"id": "same", "agent_type": "t", "condition": "nope.x"} for _ in range(1000)]
+    refused = await api.post("/workflows", {"name": "Wrong", "steps": steps})
+    assert refused.status == 400
+    assert refused.fields[:3] == ["steps[0].condition", "steps[1].id", "steps[1].condition"]
+    assert 20 <= len(refused.fields) <= 100

@@ -1,5 +1,6 @@
 """One table from what can be wrong to gRPC, and the rich status that carries the code word and the bad fields."""
 
+from collections.abc import Sequence
 from typing import Final
 
 import grpc
@@ -10,6 +11,7 @@ from ao_server.errors import (
     Conflict,
     CursorRejected,
     DeadlineExceeded,
+    FieldProblem,
     Forbidden,
     Invalid,
     NotFound,
@@ -35,16 +37,32 @@ _CODES: Final[dict[type[Problem], int]] = {
     Unavailable: code_pb2.UNAVAILABLE,
     DeadlineExceeded: code_pb2.DEADLINE_EXCEEDED,
 }
+# gRPC takes 8 KiB of metadata by default, 16 KiB at most; other things stand there too.
+TRAILER_BYTES: Final = 4096
 STATUS_CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
 
 
-def status_of(problem: Problem) -> status_pb2.Status:
-    """The status with ErrorInfo (code word), BadRequest (fields) and RetryInfo (when to come back)."""
+def trailer_of(problem: Problem) -> status_pb2.Status:
+    """The status as it goes into trailers: with as many of the fields as there is room for."""
+    room = TRAILER_BYTES
+    fitting: list[FieldProblem] = []
+    for each in problem.details:
+        room -= len(each.field.encode()) + len(each.message.encode())
+        if room < 0:
+            break
+        fitting.append(each)
+    return status_of(problem, fitting)
+
+
+def status_of(problem: Problem, fields: Sequence[FieldProblem] | None = None) -> status_pb2.Status:
+    """The status with ErrorInfo (code word), BadRequest (fields) and RetryInfo (when to come back). `fields`: those
+    that are named, None for all.
+    """
+    named = problem.details if fields is None else fields
     details = [_packed(error_details_pb2.ErrorInfo(reason=problem.code, domain=DOMAIN))]
-    if problem.details:
+    if named:
         violations = [
-            error_details_pb2.BadRequest.FieldViolation(field=each.field, description=each.message)
-            for each in problem.details
+            error_details_pb2.BadRequest.FieldViolation(field=each.field, description=each.message) for each in named
         ]
         details.append(_packed(error_details_pb2.BadRequest(field_violations=violations)))
     if problem.retry_after is not None:

@@ -263,7 +263,7 @@ class Methods:
     async def _abort(self, method: str, context: Any, error: Exception) -> Any:
         if isinstance(error, grpc.aio.AbortError):
             raise error
-        status = errors.status_of(self._problem(method, error))
+        status = errors.trailer_of(self._problem(method, error))
         trailing = (*context.trailing_metadata(), (errors.DETAILS_KEY, status.SerializeToString()))
         await context.abort(errors.STATUS_CODES[status.code], status.message, trailing)
 

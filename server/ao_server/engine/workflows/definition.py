@@ -15,6 +15,7 @@ MAX_STEPS: Final = 1_000
 MAX_EDGES: Final = 10_000
 # Characters of all expressions together: each costs some 3 µs to parse, and 150 bytes while the graph lives.
 MAX_EXPRESSIONS: Final = 200_000
+SHOWN_PROBLEMS: Final = 100
 # How many steps of a long cycle are named.
 _SHOWN: Final = 20
 
@@ -117,8 +118,8 @@ class _Problems:
         self.found.append((place, FieldProblem(f"steps[{place}].{name}", shown)))
 
     def raise_any(self) -> None:
-        """Invalid with what was found, if any, by place."""
-        details = [problem for _, problem in sorted(self.found, key=lambda each: each[0])]
+        """Invalid with what was found, if any, by place: the first of it."""
+        details = [problem for _, problem in sorted(self.found, key=lambda each: each[0])][:SHOWN_PROBLEMS]
         if details:
             raise Invalid("; ".join(f"{each.field}: {each.message}" for each in details[:3]), details=details)
 
