@@ -160,7 +160,8 @@ class World:
         self.graphs = Graphs()
         self.workflow_selections = WorkflowSelections(database)
         self.due_steps = DueSteps(self.reader, self.workflow_selections, self.clock)
-        self.planning = Planning(Tools(self.graphs, Lists(), self.workflow_selections, self.ids, self._stop))
+        self.lists = Lists()
+        self.planning = Planning(Tools(self.graphs, self.lists, self.workflow_selections, self.ids, self._stop))
         self.events: list[rows.Event] = []
         self.deaths: list[BaseException] = []
         self.writer = SteppedWriter(

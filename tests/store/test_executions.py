@@ -6,8 +6,9 @@ import pytest
 
 from ao_server.engine.reports import CancelledByAgent
 from ao_server.engine.transitions import Failure
-from ao_server.engine.workflows import executions, work
+from ao_server.engine.workflows import evaluation, executions, work
 from ao_server.engine.workflows.definition import Compensation, Step
+from ao_server.engine.workflows.lists import StepKey
 from ao_server.errors import Conflict
 from ao_server.store import rows
 from tests.store.fleet_world import PROJECT, World
@@ -280,3 +281,70 @@ async def test_a_fault_of_ours_fails_its_execution_alone(flows: Flows, monkeypat
     await flows.work(lambda task, payload: {})
     assert (await flows.execution(failed)).error_code == "internal_error"
     assert (await flows.execution(fine)).status == "completed"
+
+
+async def test_an_execution_keeps_the_version_that_it_began_with(flows: Flows) -> None:
+    workflow = await flows.keep([step("a"), step("old", order=2)])
+    begun = await flows.execute(workflow)
+    await flows.keep([step("a"), step("new", order=2)], version=2)
+    other = await flows.execute(workflow)
+    await flows.work(lambda task, payload: {})
+    assert {(task.execution_id, task.step_id) for task in flows.ran} == {
+        *((begun, "a"), (begun, "old")),
+        *((other, "a"), (other, "new")),
+    }
+    assert [(await flows.execution(each)).version for each in (begun, other)] == [1, 2]
+
+
+async def test_items_go_on_after_a_restart_which_knows_none_of_what_was_in_memory(flows: Flows) -> None:
+    steps = [step("many", for_each="parameters.of", max_parallel=2, input="{n: item}"), step("z", order=2)]
+    execution = await flows.execute(await flows.keep(steps), of=list(range(20)))
+
+    def forget() -> None:
+        flows.world.lists.forget(StepKey(PROJECT, execution, 0))
+        vars(flows.world.graphs)["_graphs"].clear()
+
+    await flows.work(lambda task, payload: forget() or (FAILURE if task.item == 7 else payload))
+    assert (await flows.execution(execution)).status == "failed"
+    await flows.submit(executions.retry(PROJECT, execution))
+    await flows.work(lambda task, payload: forget() or payload)
+    assert (await flows.execution(execution)).status == "completed"
+    assert await flows.output(execution, 0) == [{"n": n} for n in range(20)]
+    assert sorted(task.item or 0 for task in flows.ran if task.step_id == "many") == sorted([*range(20), 7])
+
+
+async def test_items_that_are_executions_end_with_the_time_of_their_step(flows: Flows) -> None:
+    inner = await flows.keep([step("in")], "inner")
+    many = step(
+        "many",
+        kind="workflow",
+        workflow_id=inner,
+        for_each="parameters.of",
+        max_parallel=2,
+        timeout=3_000_000,
+        on_failure="continue",
+    )
+    execution = await flows.execute(await flows.keep([many]), of=[1, 2, 3, 4, 5])
+    await flows.world.pass_time(5)
+    await flows.work(lambda task, payload: CancelledByAgent())
+    assert (await flows.execution(execution)).status == "completed"
+    (row, *_) = await flows.steps(execution)
+    assert (row.status, row.error_code, len(flows.ran)) == ("failed", "timeout", 2)
+
+
+async def test_what_an_earlier_round_left_running_does_not_count_in_the_next(
+    flows: Flows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = [step("a", depends_on=[]), step("b", depends_on=["a"]), step("x")]
+    execution = await flows.execute(await flows.keep(steps))
+    monkeypatch.setattr(evaluation, "payload", None)
+    await flows.work(lambda task, payload: {} if task.step_id == "a" else None)
+    assert (await flows.execution(execution)).error_code == "internal_error"
+    (left,) = flows.process.running
+    assert flows.process.asked_to_stop == {left}
+    monkeypatch.undo()
+    await flows.submit(executions.retry(PROJECT, execution))
+    await flows.work(lambda task, payload: {} if task.id == left else None)
+    assert await flows.statuses(execution, 3) == ["running", "pending", "running"]
+    await flows.work(lambda task, payload: {})
+    assert (await flows.execution(execution)).status == "completed"

@@ -11,7 +11,7 @@ from ao_server.engine.sessions import InstanceKey
 from ao_server.engine.workflows import definition, executions
 from ao_server.engine.workflows.definition import Step
 from ao_server.store import rows
-from ao_server.store.changes import Changes, Found, Operation
+from ao_server.store.changes import Changes, Found, Key, Operation
 from tests.store.fleet_world import PROJECT, Process, World
 
 # What the process makes of a task: its ending, or None to go on running.
@@ -42,18 +42,22 @@ class Flows:
         await self.world.settle()
         return self.process
 
-    async def keep(self, steps: Sequence[Step], name: str = "w", status: str = "active") -> str:
-        """Stores a workflow; returns its id."""
+    async def keep(self, steps: Sequence[Step], name: str = "w", version: int = 1) -> str:
+        """Stores a workflow, or another version of it; returns its id."""
         definition.compiled(steps)
         kept = rows.WorkflowVersion(
-            project_id=PROJECT, workflow_id=f"workflow_{name}", version=1, steps=definition.encode(steps), created_at=1
+            project_id=PROJECT,
+            workflow_id=f"workflow_{name}",
+            version=version,
+            steps=definition.encode(steps),
+            created_at=1,
         )
         workflow = rows.Workflow(
             project_id=PROJECT,
             id=kept.workflow_id,
             name=name,
-            status=status,
-            version=1,
+            status="active",
+            version=version,
             created_at=1,
             updated_at=1,
         )
@@ -61,8 +65,7 @@ class Flows:
         def decide(found: Found, now: int) -> Changes[None]:
             return Changes(None, [workflow, kept])
 
-        self.world.submit(Operation(decide))
-        await self.world.settle()
+        await self.submit(Operation(decide, keys=[Key(rows.Workflow, (PROJECT, workflow.id))]))
         return workflow.id
 
     async def execute(self, workflow_id: str, priority: int = 2, **parameters: Any) -> str:
