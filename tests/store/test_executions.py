@@ -233,10 +233,12 @@ async def test_a_child_is_stopped_with_its_parent_and_when_its_time_is_over(flow
     outer = await flows.keep([step("one", kind="workflow", workflow_id=inner, timeout=3_000_000)])
     cancelled = await flows.execute(outer)
     await flows.submit(executions.cancel(PROJECT, cancelled))
+    assert flows.process.asked_to_stop == set(flows.process.running)
     await flows.work(lambda task, payload: CancelledByAgent())
     assert (await flows.execution(cancelled)).status == "cancelled"
     late = await flows.execute(outer)
     await flows.world.pass_time(5)
+    assert flows.process.asked_to_stop == set(flows.process.running)
     await flows.work(lambda task, payload: CancelledByAgent())
     ended = await flows.execution(late)
     assert (ended.status, ended.error_code) == ("failed", "timeout")
