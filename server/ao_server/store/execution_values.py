@@ -6,12 +6,12 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import ColumnElement, LargeBinary, cast, func, literal, select
 
-from ao_server.store import tables
+from ao_server.store import tables, workflow_tables
 from ao_server.store.reader import Reader
 
 _PAYLOAD: Any = tables.Payload
 _RESULT: Any = tables.Result
-_VALUE: Any = tables.ExecutionValue
+_VALUE: Any = workflow_tables.ExecutionValue
 # No names of values of executions.
 _OF_TASK_PAYLOAD: Final = "payload of a task"
 _OF_TASK_RESULT: Final = "result of a task"

@@ -9,12 +9,12 @@ from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ao_server.errors import Invalid
-from ao_server.store import rows, tables
+from ao_server.store import rows, tables, workflow_tables
 from ao_server.store.reader import Page, Reader
 
 SHOWN_PER_STEP: Final = 100
-_EXECUTION: Any = tables.Execution
-_STEP: Any = tables.ExecutionStep
+_EXECUTION: Any = workflow_tables.Execution
+_STEP: Any = workflow_tables.ExecutionStep
 _TASK: Any = tables.Task
 
 
@@ -55,7 +55,7 @@ async def page(
 ) -> Page[rows.Execution]:
     """A page of executions, newest first, by its number or behind one. Invalid when that does not exist."""
     where = _where(project_id, chosen)
-    counted = select(func.count()).select_from(tables.Execution).where(*where)
+    counted = select(func.count()).select_from(workflow_tables.Execution).where(*where)
     async with reader.connect() as connection:
         total = (await connection.execute(counted)).scalar_one()
         if starting_after is not None:

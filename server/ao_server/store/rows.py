@@ -12,7 +12,7 @@ import msgspec
 from sqlalchemy import Table
 from sqlmodel import SQLModel
 
-from ao_server.store import tables
+from ao_server.store import tables, workflow_tables
 
 RowType = TypeVar("RowType")
 
@@ -70,9 +70,6 @@ if TYPE_CHECKING:
         AuditRecord,
         Credential,
         EventPortion,
-        Execution,
-        ExecutionStep,
-        ExecutionValue,
         Feed,
         IdempotencyKey,
         LogLine,
@@ -84,17 +81,16 @@ if TYPE_CHECKING:
         Task,
         TaskCount,
         TaskLabel,
-        Workflow,
-        WorkflowVersion,
     )
+    from ao_server.store.workflow_tables import Execution, ExecutionStep, ExecutionValue, Workflow, WorkflowVersion
 else:
     Agent = _row(tables.Agent)
     AuditRecord = _row(tables.AuditRecord)
     Credential = _row(tables.Credential)
     EventPortion = _row(tables.EventPortion)
-    Execution = _row(tables.Execution)
-    ExecutionStep = _row(tables.ExecutionStep)
-    ExecutionValue = _row(tables.ExecutionValue)
+    Execution = _row(workflow_tables.Execution)
+    ExecutionStep = _row(workflow_tables.ExecutionStep)
+    ExecutionValue = _row(workflow_tables.ExecutionValue)
     Feed = _row(tables.Feed)
     IdempotencyKey = _row(tables.IdempotencyKey)
     LogLine = _row(tables.LogLine)
@@ -106,8 +102,8 @@ else:
     Task = _row(tables.Task)
     TaskCount = _row(tables.TaskCount)
     TaskLabel = _row(tables.TaskLabel)
-    Workflow = _row(tables.Workflow)
-    WorkflowVersion = _row(tables.WorkflowVersion)
+    Workflow = _row(workflow_tables.Workflow)
+    WorkflowVersion = _row(workflow_tables.WorkflowVersion)
 
 __all__ = [
     "TABLES",

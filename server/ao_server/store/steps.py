@@ -4,10 +4,10 @@ from typing import Any
 
 from sqlalchemy import func, select
 
-from ao_server.store import tables
+from ao_server.store import workflow_tables
 from ao_server.store.reader import Reader
 
-_STEP: Any = tables.ExecutionStep
+_STEP: Any = workflow_tables.ExecutionStep
 
 
 async def next_due_at(reader: Reader) -> int | None:

@@ -8,50 +8,22 @@ indexes it stands in.
 
 from typing import Any, ClassVar
 
-from sqlalchemy import BigInteger, CheckConstraint, Column, Float, Index, Integer, String, Text, text
+from sqlalchemy import BigInteger, CheckConstraint, Column, Float, Index, Integer, String, Text
 from sqlmodel import Field, SQLModel
+
+from ao_server.store import columns
 
 TASK_STATUSES = ("pending", "running", "completed", "failed", "cancelled")
 AGENT_STATUSES = ("initializing", "active", "inactive", "error")
 CREDENTIAL_KINDS = ("key", "client", "token")
-WORKFLOW_STATUSES = ("active", "archived")
-EXECUTION_STATUSES = ("running", "completed", "failed", "cancelled")
-# What an execution that runs does: begins steps; lets those that run end, after one failed; undoes what was completed;
-# stops. The last: it has ended.
-PHASES = ("forward", "failing", "undoing", "cancelling", "ended")
-STEP_STATUSES = ("pending", "running", "completed", "failed", "skipped", "cancelled")
 # A pending task whose time has come: what dispatch looks for.
 CLAIMABLE = "status = 'pending' AND ready_at IS NULL"
 # Pending and running tasks.
 UNFINISHED = "completed_at IS NULL"
-# Steps that end at a time.
-DUE = "due_at IS NOT NULL"
-# Tasks of steps, and executions of steps.
+# Tasks of steps of executions.
 OF_EXECUTION = "execution_id IS NOT NULL"
-OF_PARENT = "parent_id IS NOT NULL"
 # Calls that did not succeed.
 REFUSED = "outcome <> 'success'"
-
-
-def _one_of(column: str, values: tuple[str, ...]) -> CheckConstraint:
-    listed = ", ".join(f"'{value}'" for value in values)
-    return CheckConstraint(f"{column} IN ({listed})", name=f"{column}_known")
-
-
-def _key(*, type_: Any = String) -> Any:
-    return Column(type_, primary_key=True, nullable=False, info={"fixed": True}, autoincrement=False)
-
-
-def _fixed(type_: Any, *, nullable: bool = False) -> Any:
-    return Column(type_, nullable=nullable, info={"fixed": True})
-
-
-def _changing(type_: Any, *, nullable: bool = False) -> Any:
-    return Column(type_, nullable=nullable)
-
-
-def _partial(name: str, *columns: str, where: str) -> Index:
-    return Index(name, *columns, sqlite_where=text(where), postgresql_where=text(where))
 
 
 class Project(SQLModel, table=True):
@@ -59,9 +31,9 @@ class Project(SQLModel, table=True):
 
     __tablename__: ClassVar[Any] = "projects"
 
-    id: str = Field(sa_column=_key())
-    name: str = Field(sa_column=_fixed(Text))
-    created_at: int = Field(sa_column=_fixed(BigInteger))
+    id: str = Field(sa_column=columns.key())
+    name: str = Field(sa_column=columns.fixed(Text))
+    created_at: int = Field(sa_column=columns.fixed(BigInteger))
 
 
 class Credential(SQLModel, table=True):
@@ -69,38 +41,38 @@ class Credential(SQLModel, table=True):
 
     __tablename__: ClassVar[Any] = "credentials"
     __table_args__: ClassVar[Any] = (
-        _one_of("kind", CREDENTIAL_KINDS),
+        columns.one_of("kind", CREDENTIAL_KINDS),
         Index("credentials_by_kind", "project_id", "kind", "id"),
         # Tokens go some time after their end, all others stay.
-        _partial("credentials_by_end", "project_id", "forgotten_at", where="forgotten_at IS NOT NULL"),
+        columns.partial("credentials_by_end", "project_id", "forgotten_at", where="forgotten_at IS NOT NULL"),
     )
 
-    project_id: str = Field(sa_column=_key())
-    id: str = Field(sa_column=_key())
-    kind: str = Field(sa_column=_fixed(String))
-    name: str = Field(sa_column=_changing(Text))
+    project_id: str = Field(sa_column=columns.key())
+    id: str = Field(sa_column=columns.key())
+    kind: str = Field(sa_column=columns.fixed(String))
+    name: str = Field(sa_column=columns.changing(Text))
     # With spaces between them.
-    scopes: str = Field(sa_column=_fixed(Text))
+    scopes: str = Field(sa_column=columns.fixed(Text))
     sha256: str = Field(sa_column=Column(String, nullable=False, unique=True))
-    created_at: int = Field(sa_column=_fixed(BigInteger))
+    created_at: int = Field(sa_column=columns.fixed(BigInteger))
     # How the secret begins.
-    prefix: str = Field(default="", sa_column=_changing(String))
-    expires_at: int | None = Field(default=None, sa_column=_fixed(BigInteger, nullable=True))
-    revoked_at: int | None = Field(default=None, sa_column=_changing(BigInteger, nullable=True))
+    prefix: str = Field(default="", sa_column=columns.changing(String))
+    expires_at: int | None = Field(default=None, sa_column=columns.fixed(BigInteger, nullable=True))
+    revoked_at: int | None = Field(default=None, sa_column=columns.changing(BigInteger, nullable=True))
     # The secret before the last rotation, and when it ends.
     previous_sha256: str | None = Field(default=None, sa_column=Column(String, nullable=True, unique=True))
-    previous_expires_at: int | None = Field(default=None, sa_column=_changing(BigInteger, nullable=True))
+    previous_expires_at: int | None = Field(default=None, sa_column=columns.changing(BigInteger, nullable=True))
     # Of a runner's key: the one agent, or the type of agents, that it may connect as.
-    agent_id: str | None = Field(default=None, sa_column=_fixed(String, nullable=True))
-    agent_type: str | None = Field(default=None, sa_column=_fixed(String, nullable=True))
+    agent_id: str | None = Field(default=None, sa_column=columns.fixed(String, nullable=True))
+    agent_type: str | None = Field(default=None, sa_column=columns.fixed(String, nullable=True))
     # Rate limits of its own; 0 for none.
-    per_hour: int | None = Field(default=None, sa_column=_changing(Integer, nullable=True))
-    per_minute: int | None = Field(default=None, sa_column=_changing(Integer, nullable=True))
+    per_hour: int | None = Field(default=None, sa_column=columns.changing(Integer, nullable=True))
+    per_minute: int | None = Field(default=None, sa_column=columns.changing(Integer, nullable=True))
     # Of a token: the client that it was given to.
-    client_id: str | None = Field(default=None, sa_column=_fixed(String, nullable=True))
+    client_id: str | None = Field(default=None, sa_column=columns.fixed(String, nullable=True))
     # Of a client: how long its tokens are good.
-    token_lifetime: int | None = Field(default=None, sa_column=_fixed(BigInteger, nullable=True))
-    forgotten_at: int | None = Field(default=None, sa_column=_fixed(BigInteger, nullable=True))
+    token_lifetime: int | None = Field(default=None, sa_column=columns.fixed(BigInteger, nullable=True))
+    forgotten_at: int | None = Field(default=None, sa_column=columns.fixed(BigInteger, nullable=True))
 
 
 class Agent(SQLModel, table=True):
@@ -108,28 +80,28 @@ class Agent(SQLModel, table=True):
 
     __tablename__: ClassVar[Any] = "agents"
     __table_args__: ClassVar[Any] = (
-        _one_of("status", AGENT_STATUSES),
+        columns.one_of("status", AGENT_STATUSES),
         Index("agents_by_type", "project_id", "type", "id"),
         Index("agents_by_status", "project_id", "status", "id"),
     )
 
-    project_id: str = Field(sa_column=_key())
-    id: str = Field(sa_column=_key())
-    name: str = Field(sa_column=_changing(Text))
-    type: str = Field(sa_column=_fixed(String))
-    status: str = Field(sa_column=_changing(String))
-    configuration: str = Field(sa_column=_changing(Text))
-    created_at: int = Field(sa_column=_fixed(BigInteger))
-    updated_at: int = Field(sa_column=_changing(BigInteger))
-    environment: str | None = Field(default=None, sa_column=_changing(Text, nullable=True))
-    last_seen_at: int | None = Field(default=None, sa_column=_changing(BigInteger, nullable=True))
+    project_id: str = Field(sa_column=columns.key())
+    id: str = Field(sa_column=columns.key())
+    name: str = Field(sa_column=columns.changing(Text))
+    type: str = Field(sa_column=columns.fixed(String))
+    status: str = Field(sa_column=columns.changing(String))
+    configuration: str = Field(sa_column=columns.changing(Text))
+    created_at: int = Field(sa_column=columns.fixed(BigInteger))
+    updated_at: int = Field(sa_column=columns.changing(BigInteger))
+    environment: str | None = Field(default=None, sa_column=columns.changing(Text, nullable=True))
+    last_seen_at: int | None = Field(default=None, sa_column=columns.changing(BigInteger, nullable=True))
     # Whether it is given work: `serving`, `paused` or `draining`.
-    mode: str = Field(default="serving", sa_column=_changing(String))
+    mode: str = Field(default="serving", sa_column=columns.changing(String))
     # Processes lost in a row while they held tasks; the first task completed since sets it back.
-    lost_sessions: int = Field(default=0, sa_column=_changing(Integer))
+    lost_sessions: int = Field(default=0, sa_column=columns.changing(Integer))
     # The name under which a registration leads to it; None for a later agent of the same type and name.
-    registered_as: str | None = Field(default=None, sa_column=_fixed(Text, nullable=True))
-    deleted_at: int | None = Field(default=None, sa_column=_changing(BigInteger, nullable=True))
+    registered_as: str | None = Field(default=None, sa_column=columns.fixed(Text, nullable=True))
+    deleted_at: int | None = Field(default=None, sa_column=columns.changing(BigInteger, nullable=True))
 
 
 class Registration(SQLModel, table=True):
@@ -139,10 +111,10 @@ class Registration(SQLModel, table=True):
 
     __tablename__: ClassVar[Any] = "registrations"
 
-    project_id: str = Field(sa_column=_key())
-    type: str = Field(sa_column=_key())
-    name: str = Field(sa_column=_key())
-    agent_id: str = Field(sa_column=_changing(String))
+    project_id: str = Field(sa_column=columns.key())
+    type: str = Field(sa_column=columns.key())
+    name: str = Field(sa_column=columns.key())
+    agent_id: str = Field(sa_column=columns.changing(String))
 
 
 class Task(SQLModel, table=True):
@@ -150,7 +122,7 @@ class Task(SQLModel, table=True):
 
     __tablename__: ClassVar[Any] = "tasks"
     __table_args__: ClassVar[Any] = (
-        _one_of("status", TASK_STATUSES),
+        columns.one_of("status", TASK_STATUSES),
         CheckConstraint("status <> 'running' OR instance_id IS NOT NULL", name="running_is_held"),
         CheckConstraint(
             "(status IN ('completed', 'failed', 'cancelled')) = (completed_at IS NOT NULL)", name="final_is_completed"
@@ -161,61 +133,61 @@ class Task(SQLModel, table=True):
         Index("tasks_by_type", "project_id", "type", "id", "agent_type", "priority"),
         Index("tasks_by_agent_type", "project_id", "agent_type", "id", "priority"),
         Index("tasks_by_status", "project_id", "status", "priority", "id"),
-        _partial("tasks_unfinished", "project_id", "agent_id", "id", where=UNFINISHED),
-        _partial("tasks_by_queue", "project_id", "queue", "priority", "turn", "id", where=CLAIMABLE),
-        _partial("tasks_by_ready_at", "ready_at", where="ready_at IS NOT NULL"),
-        _partial("tasks_by_execution", "project_id", "execution_id", "id", "step_id", where=OF_EXECUTION),
+        columns.partial("tasks_unfinished", "project_id", "agent_id", "id", where=UNFINISHED),
+        columns.partial("tasks_by_queue", "project_id", "queue", "priority", "turn", "id", where=CLAIMABLE),
+        columns.partial("tasks_by_ready_at", "ready_at", where="ready_at IS NOT NULL"),
+        columns.partial("tasks_by_execution", "project_id", "execution_id", "id", "step_id", where=OF_EXECUTION),
     )
 
-    project_id: str = Field(sa_column=_key())
-    id: str = Field(sa_column=_key())
+    project_id: str = Field(sa_column=columns.key())
+    id: str = Field(sa_column=columns.key())
     # The agent that runs it or is to run it; empty while any agent of a type may take it.
-    agent_id: str = Field(sa_column=_changing(String))
-    type: str = Field(sa_column=_fixed(String))
+    agent_id: str = Field(sa_column=columns.changing(String))
+    type: str = Field(sa_column=columns.fixed(String))
     # 0 critical, 1 high, 2 medium, 3 low: ascending order is the order of dispatch.
-    priority: int = Field(sa_column=_fixed(Integer))
-    created_at: int = Field(sa_column=_fixed(BigInteger))
-    status: str = Field(sa_column=_changing(String))
+    priority: int = Field(sa_column=columns.fixed(Integer))
+    created_at: int = Field(sa_column=columns.fixed(BigInteger))
+    status: str = Field(sa_column=columns.changing(String))
     # The fencing token: counts up with each claim.
-    attempt: int = Field(default=0, sa_column=_changing(Integer))
+    attempt: int = Field(default=0, sa_column=columns.changing(Integer))
     # Claims that count towards the limit of lost leases; a hand-back takes its claim off again.
-    deliveries: int = Field(default=0, sa_column=_changing(Integer))
+    deliveries: int = Field(default=0, sa_column=columns.changing(Integer))
     # The process that holds the running attempt, or held the last one.
-    instance_id: str | None = Field(default=None, sa_column=_changing(String, nullable=True))
-    progress: float = Field(default=0.0, sa_column=_changing(Float))
-    progress_message: str | None = Field(default=None, sa_column=_changing(Text, nullable=True))
-    estimated_completion: int | None = Field(default=None, sa_column=_changing(BigInteger, nullable=True))
-    log_lines: int = Field(default=0, sa_column=_changing(Integer))
-    started_at: int | None = Field(default=None, sa_column=_changing(BigInteger, nullable=True))
-    completed_at: int | None = Field(default=None, sa_column=_changing(BigInteger, nullable=True))
-    error_code: str | None = Field(default=None, sa_column=_changing(String, nullable=True))
-    error_message: str | None = Field(default=None, sa_column=_changing(Text, nullable=True))
+    instance_id: str | None = Field(default=None, sa_column=columns.changing(String, nullable=True))
+    progress: float = Field(default=0.0, sa_column=columns.changing(Float))
+    progress_message: str | None = Field(default=None, sa_column=columns.changing(Text, nullable=True))
+    estimated_completion: int | None = Field(default=None, sa_column=columns.changing(BigInteger, nullable=True))
+    log_lines: int = Field(default=0, sa_column=columns.changing(Integer))
+    started_at: int | None = Field(default=None, sa_column=columns.changing(BigInteger, nullable=True))
+    completed_at: int | None = Field(default=None, sa_column=columns.changing(BigInteger, nullable=True))
+    error_code: str | None = Field(default=None, sa_column=columns.changing(String, nullable=True))
+    error_message: str | None = Field(default=None, sa_column=columns.changing(Text, nullable=True))
     # Where it waits: the id of its agent, or `type:` and the type of agents that may take it.
-    queue: str = Field(default="", sa_column=_fixed(String))
+    queue: str = Field(default="", sa_column=columns.fixed(String))
     # Type of the agent that runs it or is to run it.
-    agent_type: str = Field(default="", sa_column=_fixed(String))
+    agent_type: str = Field(default="", sa_column=columns.fixed(String))
     # JSON of a map of text, None for none.
-    labels: str | None = Field(default=None, sa_column=_fixed(Text, nullable=True))
+    labels: str | None = Field(default=None, sa_column=columns.fixed(Text, nullable=True))
     # Of one attempt, as sent.
-    timeout: int | None = Field(default=None, sa_column=_fixed(BigInteger, nullable=True))
+    timeout: int | None = Field(default=None, sa_column=columns.fixed(BigInteger, nullable=True))
     # JSON of the retry policy, as sent.
-    retry: str | None = Field(default=None, sa_column=_fixed(Text, nullable=True))
+    retry: str | None = Field(default=None, sa_column=columns.fixed(Text, nullable=True))
     # The time that its schedule names, None for at once.
-    run_at: int | None = Field(default=None, sa_column=_fixed(BigInteger, nullable=True))
-    retry_of: str | None = Field(default=None, sa_column=_fixed(String, nullable=True))
+    run_at: int | None = Field(default=None, sa_column=columns.fixed(BigInteger, nullable=True))
+    retry_of: str | None = Field(default=None, sa_column=columns.fixed(String, nullable=True))
     # While it waits for its time: the schedule's, or the end of a backoff. None makes it claimable.
-    ready_at: int | None = Field(default=None, sa_column=_changing(BigInteger, nullable=True))
+    ready_at: int | None = Field(default=None, sa_column=columns.changing(BigInteger, nullable=True))
     # Attempts that failed, including the last.
-    failures: int = Field(default=0, sa_column=_changing(Integer))
+    failures: int = Field(default=0, sa_column=columns.changing(Integer))
     # When the server gives up the running attempt, its runner having failed to.
-    times_out_at: int | None = Field(default=None, sa_column=_changing(BigInteger, nullable=True))
-    cancel_requested_at: int | None = Field(default=None, sa_column=_changing(BigInteger, nullable=True))
+    times_out_at: int | None = Field(default=None, sa_column=columns.changing(BigInteger, nullable=True))
+    cancel_requested_at: int | None = Field(default=None, sa_column=columns.changing(BigInteger, nullable=True))
     # The step of an execution that it was made for, and which of the items of that step, from 0.
-    execution_id: str | None = Field(default=None, sa_column=_fixed(String, nullable=True))
-    step_id: str | None = Field(default=None, sa_column=_fixed(String, nullable=True))
-    item: int | None = Field(default=None, sa_column=_fixed(Integer, nullable=True))
+    execution_id: str | None = Field(default=None, sa_column=columns.fixed(String, nullable=True))
+    step_id: str | None = Field(default=None, sa_column=columns.fixed(String, nullable=True))
+    item: int | None = Field(default=None, sa_column=columns.fixed(Integer, nullable=True))
     # 0 of a step of an execution that has come so far already: it goes before the others of its priority.
-    turn: int = Field(default=1, sa_column=_fixed(Integer))
+    turn: int = Field(default=1, sa_column=columns.fixed(Integer))
 
 
 class TaskLabel(SQLModel, table=True):
@@ -228,10 +200,10 @@ class TaskLabel(SQLModel, table=True):
         {"sqlite_with_rowid": False},
     )
 
-    project_id: str = Field(sa_column=_key())
-    key: str = Field(sa_column=_key())
-    value: str = Field(sa_column=_key())
-    task_id: str = Field(sa_column=_key())
+    project_id: str = Field(sa_column=columns.key())
+    key: str = Field(sa_column=columns.key())
+    value: str = Field(sa_column=columns.key())
+    task_id: str = Field(sa_column=columns.key())
 
 
 class IdempotencyKey(SQLModel, table=True):
@@ -242,11 +214,11 @@ class IdempotencyKey(SQLModel, table=True):
     __tablename__: ClassVar[Any] = "idempotency_keys"
     __table_args__: ClassVar[Any] = (Index("idempotency_keys_by_age", "project_id", "created_at"),)
 
-    project_id: str = Field(sa_column=_key())
-    key: str = Field(sa_column=_key())
-    request_hash: str = Field(sa_column=_changing(String))
-    answer: str = Field(sa_column=_changing(Text))
-    created_at: int = Field(sa_column=_changing(BigInteger))
+    project_id: str = Field(sa_column=columns.key())
+    key: str = Field(sa_column=columns.key())
+    request_hash: str = Field(sa_column=columns.changing(String))
+    answer: str = Field(sa_column=columns.changing(Text))
+    created_at: int = Field(sa_column=columns.changing(BigInteger))
 
 
 class Payload(SQLModel, table=True):
@@ -254,9 +226,9 @@ class Payload(SQLModel, table=True):
 
     __tablename__: ClassVar[Any] = "payloads"
 
-    project_id: str = Field(sa_column=_key())
-    task_id: str = Field(sa_column=_key())
-    payload: str = Field(sa_column=_fixed(Text))
+    project_id: str = Field(sa_column=columns.key())
+    task_id: str = Field(sa_column=columns.key())
+    payload: str = Field(sa_column=columns.fixed(Text))
 
 
 class Result(SQLModel, table=True):
@@ -264,141 +236,10 @@ class Result(SQLModel, table=True):
 
     __tablename__: ClassVar[Any] = "results"
 
-    project_id: str = Field(sa_column=_key())
-    task_id: str = Field(sa_column=_key())
-    bytes: int = Field(sa_column=_fixed(Integer))
-    result: str = Field(sa_column=_fixed(Text))
-
-
-class Workflow(SQLModel, table=True):
-    """A workflow as it is now."""
-
-    __tablename__: ClassVar[Any] = "workflows"
-    __table_args__: ClassVar[Any] = (
-        _one_of("status", WORKFLOW_STATUSES),
-        Index("workflows_by_status", "project_id", "status", "id"),
-    )
-
-    project_id: str = Field(sa_column=_key())
-    id: str = Field(sa_column=_key())
-    name: str = Field(sa_column=_changing(Text))
-    status: str = Field(sa_column=_changing(String))
-    # The number of its newest version, from 1.
-    version: int = Field(sa_column=_changing(Integer))
-    created_at: int = Field(sa_column=_fixed(BigInteger))
-    updated_at: int = Field(sa_column=_changing(BigInteger))
-    description: str | None = Field(default=None, sa_column=_changing(Text, nullable=True))
-
-
-class WorkflowVersion(SQLModel, table=True):
-    """The steps of one version of a workflow, as JSON. What has begun with a version keeps it."""
-
-    __tablename__: ClassVar[Any] = "workflow_versions"
-
-    project_id: str = Field(sa_column=_key())
-    workflow_id: str = Field(sa_column=_key())
-    version: int = Field(sa_column=_key(type_=Integer))
-    steps: str = Field(sa_column=_fixed(Text))
-    created_at: int = Field(sa_column=_fixed(BigInteger))
-
-
-class Execution(SQLModel, table=True):
-    """One run of a version of a workflow. The planner's columns are explained there."""
-
-    __tablename__: ClassVar[Any] = "executions"
-    __table_args__: ClassVar[Any] = (
-        _one_of("status", EXECUTION_STATUSES),
-        _one_of("phase", PHASES),
-        CheckConstraint("(status = 'running') = (completed_at IS NULL)", name="ended_is_completed"),
-        Index("executions_by_workflow", "project_id", "workflow_id", "id", "status"),
-        Index("executions_by_status", "project_id", "status", "id"),
-        _partial("executions_by_parent", "project_id", "parent_id", "id", where=OF_PARENT),
-    )
-
-    project_id: str = Field(sa_column=_key())
-    id: str = Field(sa_column=_key())
-    workflow_id: str = Field(sa_column=_fixed(String))
-    version: int = Field(sa_column=_fixed(Integer))
-    # Of the tasks of its steps, as a task has it.
-    priority: int = Field(sa_column=_fixed(Integer))
-    created_at: int = Field(sa_column=_fixed(BigInteger))
-    status: str = Field(default="running", sa_column=_changing(String))
-    phase: str = Field(default="forward", sa_column=_changing(String))
-    # Steps that have not ended, and those of them that are about to begin or run.
-    open: int = Field(default=0, sa_column=_changing(Integer))
-    active: int = Field(default=0, sa_column=_changing(Integer))
-    # Whether what was completed is undone once what runs has ended.
-    compensates: int = Field(default=0, sa_column=_changing(Integer))
-    # The place of the step that is undone next.
-    undo_next: int | None = Field(default=None, sa_column=_changing(Integer, nullable=True))
-    # Approvals that are waited for.
-    approvals: int = Field(default=0, sa_column=_changing(Integer))
-    # How often it was begun again after it had ended.
-    retries: int = Field(default=0, sa_column=_changing(Integer))
-    # The step of another execution that it was begun for, which of its items, and how deep it stands below the first.
-    parent_id: str | None = Field(default=None, sa_column=_fixed(String, nullable=True))
-    parent_step: str | None = Field(default=None, sa_column=_fixed(String, nullable=True))
-    parent_item: int | None = Field(default=None, sa_column=_fixed(Integer, nullable=True))
-    depth: int = Field(default=0, sa_column=_fixed(Integer))
-    completed_at: int | None = Field(default=None, sa_column=_changing(BigInteger, nullable=True))
-    cancel_requested_at: int | None = Field(default=None, sa_column=_changing(BigInteger, nullable=True))
-    error_code: str | None = Field(default=None, sa_column=_changing(String, nullable=True))
-    error_message: str | None = Field(default=None, sa_column=_changing(Text, nullable=True))
-
-
-class ExecutionStep(SQLModel, table=True):
-    """A step of an execution, by its place in the graph of the version. The planner's columns are explained there."""
-
-    __tablename__: ClassVar[Any] = "execution_steps"
-    __table_args__: ClassVar[Any] = (
-        _one_of("status", STEP_STATUSES),
-        _partial("execution_steps_by_due_at", "due_at", where=DUE),
-    )
-
-    project_id: str = Field(sa_column=_key())
-    execution_id: str = Field(sa_column=_key())
-    place: int = Field(sa_column=_key(type_=Integer))
-    # Steps in front of it that have not ended.
-    unmet: int = Field(default=0, sa_column=_changing(Integer))
-    status: str = Field(default="pending", sa_column=_changing(String))
-    # Of `for_each`: how many items there are, None before that is known and for a step without.
-    items: int | None = Field(default=None, sa_column=_changing(Integer, nullable=True))
-    # Items that were begun, run, and were completed, in the present round.
-    begun: int = Field(default=0, sa_column=_changing(Integer))
-    running: int = Field(default=0, sa_column=_changing(Integer))
-    completed: int = Field(default=0, sa_column=_changing(Integer))
-    # Items that had been completed before the present round, which began with the task or execution of this id.
-    kept: int = Field(default=0, sa_column=_changing(Integer))
-    round_from: str | None = Field(default=None, sa_column=_changing(String, nullable=True))
-    # The first and the last task or execution that was made for it.
-    first_id: str | None = Field(default=None, sa_column=_changing(String, nullable=True))
-    last_id: str | None = Field(default=None, sa_column=_changing(String, nullable=True))
-    # What ended it from outside: `approved`, `rejected` or `timed_out`.
-    decision: str | None = Field(default=None, sa_column=_changing(String, nullable=True))
-    # Bytes of its results so far.
-    bytes: int = Field(default=0, sa_column=_changing(Integer))
-    # The place of the step that is undone after it, and how far its own undoing is: `pending`, `running`, or an end.
-    undo_next: int | None = Field(default=None, sa_column=_changing(Integer, nullable=True))
-    compensation: str | None = Field(default=None, sa_column=_changing(String, nullable=True))
-    started_at: int | None = Field(default=None, sa_column=_changing(BigInteger, nullable=True))
-    completed_at: int | None = Field(default=None, sa_column=_changing(BigInteger, nullable=True))
-    due_at: int | None = Field(default=None, sa_column=_changing(BigInteger, nullable=True))
-    error_code: str | None = Field(default=None, sa_column=_changing(String, nullable=True))
-    error_message: str | None = Field(default=None, sa_column=_changing(Text, nullable=True))
-
-
-class ExecutionValue(SQLModel, table=True):
-    """The text of a JSON value of an execution: its `parameters` (place 0); of a step its `output`, and its `input`
-    where no task has that; its own `result` (place 0), where another execution waits for it.
-    """
-
-    __tablename__: ClassVar[Any] = "execution_values"
-
-    project_id: str = Field(sa_column=_key())
-    execution_id: str = Field(sa_column=_key())
-    name: str = Field(sa_column=_key())
-    place: int = Field(sa_column=_key(type_=Integer))
-    value: str = Field(sa_column=_fixed(Text))
+    project_id: str = Field(sa_column=columns.key())
+    task_id: str = Field(sa_column=columns.key())
+    bytes: int = Field(sa_column=columns.fixed(Integer))
+    result: str = Field(sa_column=columns.fixed(Text))
 
 
 class LogLine(SQLModel, table=True):
@@ -406,13 +247,13 @@ class LogLine(SQLModel, table=True):
 
     __tablename__: ClassVar[Any] = "log_lines"
 
-    project_id: str = Field(sa_column=_key())
-    task_id: str = Field(sa_column=_key())
-    number: int = Field(sa_column=_key(type_=Integer))
-    attempt: int = Field(sa_column=_fixed(Integer))
-    timestamp: int = Field(sa_column=_fixed(BigInteger))
-    level: str = Field(sa_column=_fixed(String))
-    message: str = Field(sa_column=_fixed(Text))
+    project_id: str = Field(sa_column=columns.key())
+    task_id: str = Field(sa_column=columns.key())
+    number: int = Field(sa_column=columns.key(type_=Integer))
+    attempt: int = Field(sa_column=columns.fixed(Integer))
+    timestamp: int = Field(sa_column=columns.fixed(BigInteger))
+    level: str = Field(sa_column=columns.fixed(String))
+    message: str = Field(sa_column=columns.fixed(Text))
 
 
 class Feed(SQLModel, table=True):
@@ -422,11 +263,11 @@ class Feed(SQLModel, table=True):
 
     __tablename__: ClassVar[Any] = "feeds"
 
-    project_id: str = Field(sa_column=_key())
-    feed_id: str = Field(sa_column=_fixed(String))
-    last: int = Field(default=0, sa_column=_changing(BigInteger))
+    project_id: str = Field(sa_column=columns.key())
+    feed_id: str = Field(sa_column=columns.fixed(String))
+    last: int = Field(default=0, sa_column=columns.changing(BigInteger))
     # Events up to this one were pruned.
-    pruned: int = Field(default=0, sa_column=_changing(BigInteger))
+    pruned: int = Field(default=0, sa_column=columns.changing(BigInteger))
 
 
 class EventPortion(SQLModel, table=True):
@@ -436,10 +277,10 @@ class EventPortion(SQLModel, table=True):
 
     __tablename__: ClassVar[Any] = "event_portions"
 
-    project_id: str = Field(sa_column=_key())
-    last: int = Field(sa_column=_key(type_=BigInteger))
-    timestamp: int = Field(sa_column=_fixed(BigInteger))
-    events: str = Field(sa_column=_fixed(Text))
+    project_id: str = Field(sa_column=columns.key())
+    last: int = Field(sa_column=columns.key(type_=BigInteger))
+    timestamp: int = Field(sa_column=columns.fixed(BigInteger))
+    events: str = Field(sa_column=columns.fixed(Text))
 
 
 class TaskCount(SQLModel, table=True):
@@ -447,15 +288,15 @@ class TaskCount(SQLModel, table=True):
 
     __tablename__: ClassVar[Any] = "task_counts"
 
-    project_id: str = Field(sa_column=_key())
-    agent_id: str = Field(sa_column=_key())
-    agent_type: str = Field(sa_column=_key())
-    type: str = Field(sa_column=_key())
-    priority: int = Field(sa_column=_key(type_=Integer))
-    status: str = Field(sa_column=_key())
-    tasks: int = Field(default=0, sa_column=_changing(BigInteger))
+    project_id: str = Field(sa_column=columns.key())
+    agent_id: str = Field(sa_column=columns.key())
+    agent_type: str = Field(sa_column=columns.key())
+    type: str = Field(sa_column=columns.key())
+    priority: int = Field(sa_column=columns.key(type_=Integer))
+    status: str = Field(sa_column=columns.key())
+    tasks: int = Field(default=0, sa_column=columns.changing(BigInteger))
     # Of completed tasks, start to completion, summed.
-    duration: int = Field(default=0, sa_column=_changing(BigInteger))
+    duration: int = Field(default=0, sa_column=columns.changing(BigInteger))
 
 
 class AuditRecord(SQLModel, table=True):
@@ -467,18 +308,18 @@ class AuditRecord(SQLModel, table=True):
         Index("audit_records_by_action", "project_id", "action", "id"),
         Index("audit_records_by_object", "project_id", "object_id", "id"),
         # Nearly all records are of successes.
-        _partial("audit_records_refused", "project_id", "outcome", "id", where=REFUSED),
+        columns.partial("audit_records_refused", "project_id", "outcome", "id", where=REFUSED),
     )
 
-    project_id: str = Field(sa_column=_key())
-    id: str = Field(sa_column=_key())
-    actor_id: str = Field(sa_column=_fixed(String))
-    actor_name: str = Field(sa_column=_fixed(Text))
-    action: str = Field(sa_column=_fixed(String))
-    object_id: str = Field(sa_column=_fixed(String))
-    outcome: str = Field(sa_column=_fixed(String))
-    address: str = Field(sa_column=_fixed(String))
-    request_id: str = Field(sa_column=_fixed(String))
+    project_id: str = Field(sa_column=columns.key())
+    id: str = Field(sa_column=columns.key())
+    actor_id: str = Field(sa_column=columns.fixed(String))
+    actor_name: str = Field(sa_column=columns.fixed(Text))
+    action: str = Field(sa_column=columns.fixed(String))
+    object_id: str = Field(sa_column=columns.fixed(String))
+    outcome: str = Field(sa_column=columns.fixed(String))
+    address: str = Field(sa_column=columns.fixed(String))
+    request_id: str = Field(sa_column=columns.fixed(String))
 
 
 class Rollup(SQLModel, table=True):
@@ -486,8 +327,8 @@ class Rollup(SQLModel, table=True):
 
     __tablename__: ClassVar[Any] = "rollups"
 
-    project_id: str = Field(sa_column=_key())
-    minute: int = Field(sa_column=_key(type_=BigInteger))
-    completed: int = Field(default=0, sa_column=_changing(BigInteger))
-    failed: int = Field(default=0, sa_column=_changing(BigInteger))
-    duration: int = Field(default=0, sa_column=_changing(BigInteger))
+    project_id: str = Field(sa_column=columns.key())
+    minute: int = Field(sa_column=columns.key(type_=BigInteger))
+    completed: int = Field(default=0, sa_column=columns.changing(BigInteger))
+    failed: int = Field(default=0, sa_column=columns.changing(BigInteger))
+    duration: int = Field(default=0, sa_column=columns.changing(BigInteger))

@@ -7,15 +7,15 @@ from typing import Any, Final
 from sqlalchemy import ColumnElement, case, func, select
 
 from ao_server.errors import Invalid
-from ao_server.store import rows, tables
+from ao_server.store import rows, workflow_tables
 from ao_server.store.changes import ValueSelection
 from ao_server.store.database import Database
 from ao_server.store.reader import Page, Reader
 
 # Characters: a list shows a hundred workflows.
 LISTED_STEPS_LENGTH: Final = 64 * 1024
-_WORKFLOW: Any = tables.Workflow
-_VERSION: Any = tables.WorkflowVersion
+_WORKFLOW: Any = workflow_tables.Workflow
+_VERSION: Any = workflow_tables.WorkflowVersion
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ async def page(
     where: list[ColumnElement[bool]] = [_WORKFLOW.project_id == project_id]
     if status is not None:
         where.append(_WORKFLOW.status == status)
-    counted = select(func.count()).select_from(tables.Workflow).where(*where)
+    counted = select(func.count()).select_from(workflow_tables.Workflow).where(*where)
     async with reader.connect() as connection:
         total = (await connection.execute(counted)).scalar_one()
         if starting_after is not None:
@@ -71,7 +71,7 @@ async def page(
                 case((func.length(_VERSION.steps) <= LISTED_STEPS_LENGTH, _VERSION.steps)),
             )
             .join(
-                tables.WorkflowVersion,
+                workflow_tables.WorkflowVersion,
                 (_VERSION.project_id == _WORKFLOW.project_id)
                 & (_VERSION.workflow_id == _WORKFLOW.id)
                 & (_VERSION.version == _WORKFLOW.version),
