@@ -7,7 +7,7 @@ from pathlib import Path
 
 from agent_orchestration.v1 import executions_pb2, workflows_pb2
 from ao_gateway import scalars
-from ao_server.engine.workflows import beginning, definition, evaluation, expressions, planner, steps
+from ao_server.engine.workflows import beginning, definition, evaluation, expressions, interpreter, planner, steps
 from tests.docs.blocks import shell_blocks
 from tests.docs.shells import Shell
 from tests.docs.tables import ROOT, table, words
@@ -65,7 +65,9 @@ def test_every_limit_is_that_of_the_code() -> None:
         "expression": f"{expressions.MAX_LENGTH:,} characters",
         "expressions of a workflow together": f"{definition.MAX_EXPRESSIONS:,} characters",
         "nesting, or parentheses, of an expression": f"{expressions.MAX_DEPTH}",
-        "nodes of an expression times characters that it reads": f"{evaluation.MAX_WORK:,}",
+        "characters that an expression may go through and give": f"{evaluation.MAX_WORK:,}",
+        "steps of computing an expression, or the inputs of items that begin together": f"{interpreter.MAX_VISITS:,}",
+        "inputs of items that begin together": f"{evaluation.MAX_BATCH_BYTES // 1024**2} MiB",
         "items of a for_each": f"{evaluation.MAX_ITEMS:,}",
         "max_parallel": f"{steps.MAX_PARALLEL:,}",
         "max_parallel, unless given": f"{planner.MAX_PARALLEL}",

@@ -1,5 +1,6 @@
 """Expressions of workflows: what they may read is found before they run, and nothing but BadExpression leaves them."""
 
+import json
 from typing import Any
 
 import pytest
@@ -180,6 +181,19 @@ def test_only_what_an_expression_says_it_reads_has_a_part_in_its_result(text: st
     if not expression.reads_item:
         values |= {"item": "another", "index": 99}
     assert _outcome(text, values) == _outcome(text, VALUES)
+
+
+@given(st.recursive(LEAVES, _larger, max_leaves=12))
+def test_no_expression_gives_more_than_its_cost(text: str) -> None:
+    try:
+        expression = parse(text)
+        result = expression.evaluate(VALUES)
+    except BadExpression:
+        assume(False)
+        raise
+    # The cost is in characters without spaces, as texts of JSON are counted by their own.
+    whole = len(json.dumps(VALUES, separators=(",", ":")))
+    assert len(json.dumps(result, separators=(",", ":"))) <= expression.cost(whole)
 
 
 @pytest.mark.filterwarnings("ignore:deprecated string literal:PendingDeprecationWarning")

@@ -6,7 +6,7 @@ from typing import Any, Final
 from ao_server.engine.ids import Ids
 from ao_server.engine.workflows import evaluation, moves, work
 from ao_server.engine.workflows.definition import Node
-from ao_server.engine.workflows.evaluation import CannotBegin
+from ao_server.engine.workflows.evaluation import Batch, CannotBegin
 from ao_server.engine.workflows.knowledge import Knowledge, Operations
 from ao_server.engine.workflows.lists import Listed, Lists, StepKey
 from ao_server.store import rows
@@ -80,9 +80,10 @@ class Beginning:
         node, step = known.graph.nodes[command.place], known.definition(command.place)
         changes: Changes[None] = Changes(None)
         made: list[str] = []
+        batch = Batch()
         for index in listed.indices(command.start, command.count):
             try:
-                payload = evaluation.item_payload(node, listed.values, listed.items[index], index)
+                payload = evaluation.item_payload(node, listed.values, listed.items[index], index, batch)
             except CannotBegin as refusal:
                 self._events.append(moves.Failed(command.place, refusal.failure))
                 continue
@@ -135,6 +136,7 @@ class Beginning:
         def decide(found: Found, now: int) -> Changes[None]:
             changes: Changes[None] = Changes(None)
             made: list[str] = []
+            batch = Batch()
             workflow = found.get(rows.Workflow, known.key.project_id, step.workflow_id or "")
             for index in indices:
                 item = None if index is None or listed is None else listed.items[index]
@@ -142,7 +144,7 @@ class Beginning:
                     if known.steps[command.place].decision is not None:
                         raise CannotBegin("timeout", "the step was not completed in time")
                     version = _executable(workflow, known.execution)
-                    parameters = evaluation.child_parameters(node, values, item, index)
+                    parameters = evaluation.child_parameters(node, values, item, index, batch)
                 except CannotBegin as refusal:
                     self._events.append(moves.Failed(command.place, refusal.failure))
                     continue

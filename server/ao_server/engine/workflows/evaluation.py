@@ -8,10 +8,13 @@ from ao_server.engine.transitions import Failure
 from ao_server.engine.workflows import expressions, moves
 from ao_server.engine.workflows.definition import Graph, Node
 from ao_server.engine.workflows.expressions import BadExpression, Expression
+from ao_server.engine.workflows.interpreter import Budget, TooCostly
 
 MAX_INPUT_BYTES: Final = 1024 * 1024
 MAX_ITEMS: Final = 100_000
-# Nodes of an expression times bytes that it reads: about a second. The store is not written meanwhile.
+# Of the items of a step that begin in one transaction.
+MAX_BATCH_BYTES: Final = 128 * 1024 * 1024
+# Characters that an expression may go through and give.
 MAX_WORK: Final = 64 * 1024 * 1024
 
 # Made once: `json.dumps` makes one for each value.
@@ -38,20 +41,48 @@ class Values:
         self.outputs = outputs
         self.size = len(parameters) + sum(map(len, outputs.values()))
         self._scope: dict[str, Any] | None = None
+        self._affordable: set[str] = set()
 
-    def evaluate(self, expression: Expression, **more: Any) -> Any:
-        """What the expression gives; CannotBegin when that is an error. `more`: item and index."""
-        if expression.size * self.size > MAX_WORK:
-            raise CannotBegin(
-                "expression_too_costly", f"{_shown(expression)} is too much to compute over {self.size} bytes"
-            )
+    def evaluate(self, expression: Expression, budget: Budget | None = None, **more: Any) -> Any:
+        """What the expression gives; CannotBegin when that is an error. `more`: item and index. `budget`: of all that
+        is computed with it, None when it is alone.
+        """
+        if expression.text not in self._affordable and expression.cost(self.size) > MAX_WORK:
+            raise self._too_costly(expression)
+        self._affordable.add(expression.text)
         if self._scope is None:
             steps = {name: {"output": json.loads(text)} for name, text in self.outputs.items()}
             self._scope = {"parameters": json.loads(self.parameters), "steps": steps}
         try:
-            return expression.evaluate({**self._scope, **more} if more else self._scope)
+            return expression.evaluate({**self._scope, **more} if more else self._scope, budget or Budget())
+        except TooCostly:
+            raise self._too_costly(
+                expression, " for so many items at once (`max_parallel`)" if budget else ""
+            ) from None
         except BadExpression as error:
             raise CannotBegin("invalid_expression", f"{_shown(expression)}: {error}") from None
+
+    def _too_costly(self, expression: Expression, more: str = "") -> CannotBegin:
+        problem = f"{_shown(expression)} is too much to compute over {self.size} characters{more}"
+        return CannotBegin("expression_too_costly", problem)
+
+
+class Batch:
+    """What the inputs of items that begin together may cost, in computing and in bytes."""
+
+    def __init__(self) -> None:
+        self.budget = Budget()
+        self._bytes = MAX_BATCH_BYTES
+
+    def take(self, payload: str) -> str:
+        """The same text. CannotBegin when they are too much together."""
+        self._bytes -= len(payload)
+        if self._bytes < 0:
+            # Nothing more is computed for the others.
+            self.budget.visits = 0
+            problem = f"the inputs of items that begin together (`max_parallel`) are more than {MAX_BATCH_BYTES} bytes"
+            raise CannotBegin("input_too_large", problem)
+        return payload
 
 
 def look(node: Node, values: Values) -> tuple[moves.Looked, list[Any]]:
@@ -86,20 +117,25 @@ def payload(graph: Graph, node: Node, values: Values) -> str:
     return _bounded(f'{{"parameters":{values.parameters},"previous":{spliced(given)}}}')
 
 
-def item_payload(node: Node, values: Values, item: Any, index: int) -> str:
-    """What the task of one item of a step is given."""
+def item_payload(node: Node, values: Values, item: Any, index: int, batch: Batch | None = None) -> str:
+    """What the task of one item of a step is given. `batch`: of the items that begin with it."""
+    batch = batch or Batch()
     if node.input is not None:
-        return _object(node.input, values.evaluate(node.input, item=item, index=index))
+        return batch.take(_object(node.input, values.evaluate(node.input, batch.budget, item=item, index=index)))
     # No parameters: the list may well be one of them, and would be given to each of its items.
-    return _bounded(f'{{"item":{text_of(item)},"index":{index}}}')
+    return batch.take(_bounded(f'{{"item":{text_of(item)},"index":{index}}}'))
 
 
-def child_parameters(node: Node, values: Values, item: Any = None, index: int | None = None) -> str:
-    """The parameters of an execution that a step begins."""
+def child_parameters(
+    node: Node, values: Values, item: Any = None, index: int | None = None, batch: Batch | None = None
+) -> str:
+    """The parameters of an execution that a step begins. `batch`: of the items that begin with it."""
+    batch = batch or Batch()
     if node.input is None:
-        return values.parameters
-    more = {} if index is None else {"item": item, "index": index}
-    return _object(node.input, values.evaluate(node.input, **more))
+        return batch.take(values.parameters)
+    if index is None:
+        return _object(node.input, values.evaluate(node.input))
+    return batch.take(_object(node.input, values.evaluate(node.input, batch.budget, item=item, index=index)))
 
 
 def approval_input(node: Node, values: Values) -> str | None:

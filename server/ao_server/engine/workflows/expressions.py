@@ -11,7 +11,10 @@ from typing import Any, Final
 import jmespath
 from jmespath import exceptions
 from jmespath.functions import TYPES_MAP, Functions
-from jmespath.parser import ParsedResult, Parser
+from jmespath.parser import Parser
+
+from ao_server.engine.workflows import costs
+from ao_server.engine.workflows.interpreter import Budget, Interpreter
 
 MAX_LENGTH: Final = 2_000
 # The parser and the interpreter are recursive: what is accepted must parse and run at any depth of our own stack.
@@ -32,16 +35,20 @@ class Expression:
     steps: frozenset[str]
     reads_item: bool
     size: int
-    _parsed: ParsedResult = field(repr=False, compare=False)
+    _tree: Mapping[str, Any] = field(repr=False, compare=False)
 
-    def evaluate(self, values: Mapping[str, Any]) -> Any:
+    def cost(self, characters: int) -> float:
+        """How many characters it may go through and give, where all that it can read has so many."""
+        return costs.cost(self._tree, characters)
+
+    def evaluate(self, values: Mapping[str, Any], budget: Budget | None = None) -> Any:
         """The result over `{"parameters": …, "steps": {id: {"output": …}}, "item": …, "index": …}`.
 
         Parts of the result may be parts of `values` or of the expression: they must not be changed. Raises
-        BadExpression, with a text that quotes no value.
+        BadExpression, with a text that quotes no value; TooCostly when the budget is spent.
         """
         try:
-            return self._parsed.search(values)
+            return Interpreter(budget or Budget()).visit(self._tree, values)
         except exceptions.JMESPathTypeError as error:
             kind = TYPES_MAP.get(error.actual_type, error.actual_type)
             raise BadExpression(f"{error.function_name}() does not take a value of type {kind}") from None
@@ -64,8 +71,8 @@ def parse(text: str) -> Expression:
         raise BadExpression(f"has more than {MAX_DEPTH} parentheses")
     walk = _Walk()
     try:
-        parsed = jmespath.compile(text)
-        _whole(walk.visit(_node(parsed.parsed), _ROOT))
+        tree = _node(jmespath.compile(text).parsed)
+        _whole(walk.visit(tree, _ROOT))
     except RecursionError:
         raise BadExpression("is nested too deeply") from None
     except exceptions.JMESPathError as error:
@@ -74,7 +81,7 @@ def parse(text: str) -> Expression:
         raise BadExpression("has half of a surrogate pair") from error
     if walk.size > _KEPT_NODES:
         Parser.purge()
-    return Expression(text, frozenset(walk.steps), walk.reads_item, walk.size, parsed)
+    return Expression(text, frozenset(walk.steps), walk.reads_item, walk.size, tree)
 
 
 def is_true(value: Any) -> bool:
