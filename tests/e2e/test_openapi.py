@@ -17,7 +17,7 @@ from tests.e2e.processes import ControlPlane, wait_until
 FOLDER = Path(__file__).parent
 RUN_SECONDS = 150.0
 # For each operation and phase; the same ones in every run.
-EXAMPLES = 25
+EXAMPLES = 16
 # A body that the document allows may still name an agent that does not exist: 400 is then right.
 NOT_CHECKED = "positive_data_acceptance,object_level_authorization"
 AGENTS = """
