@@ -63,6 +63,7 @@ from ao_server.engine.workflows.due import DueSteps
 from ao_server.engine.workflows.graphs import Graphs
 from ao_server.engine.workflows.lists import Lists
 from ao_server.engine.workflows.planning import Planning
+from ao_server.engine.workflows.tally import Tally
 from ao_server.engine.workflows.turns import Tools
 from ao_server.errors import CannotStart
 from ao_server.listening import listen
@@ -145,7 +146,7 @@ async def serving(settings: Settings, stop: asyncio.Event) -> AsyncGenerator[Ser
         def stop_task(task: rows.Task) -> None:
             fleet.stop_attempt(task, "requested")
 
-        planning = Planning(Tools(graphs, Lists(), workflow_selections, ids, stop_task))
+        planning = Planning(Tools(graphs, Lists(), Tally(), workflow_selections, ids, stop_task))
         writer = Writer(
             database,
             clock.now,

@@ -7,7 +7,16 @@ from pathlib import Path
 
 from agent_orchestration.v1 import executions_pb2, workflows_pb2
 from ao_gateway import scalars
-from ao_server.engine.workflows import beginning, definition, evaluation, expressions, interpreter, planner, steps
+from ao_server.engine.workflows import (
+    beginning,
+    definition,
+    evaluation,
+    expressions,
+    interpreter,
+    planner,
+    steps,
+    tally,
+)
 from tests.docs.blocks import shell_blocks
 from tests.docs.shells import Shell
 from tests.docs.tables import ROOT, table, words
@@ -74,4 +83,5 @@ def test_every_limit_is_that_of_the_code() -> None:
         "output of a step": "1 MiB",
         "input of a step": "1 MiB",
         "executions within executions": f"{beginning.MAX_DEPTH}",
+        "items that such executions begin at the same moment": f"{tally.MAX_TOGETHER:,}",
     }

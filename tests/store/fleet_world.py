@@ -39,6 +39,7 @@ from ao_server.engine.workflows.due import DueSteps
 from ao_server.engine.workflows.graphs import Graphs
 from ao_server.engine.workflows.lists import Lists
 from ao_server.engine.workflows.planning import Planning
+from ao_server.engine.workflows.tally import Tally
 from ao_server.engine.workflows.turns import Tools
 from ao_server.errors import Problem
 from ao_server.store import rows
@@ -161,7 +162,9 @@ class World:
         self.workflow_selections = WorkflowSelections(database)
         self.due_steps = DueSteps(self.reader, self.workflow_selections, self.clock)
         self.lists = Lists()
-        self.planning = Planning(Tools(self.graphs, self.lists, self.workflow_selections, self.ids, self._stop))
+        self.planning = Planning(
+            Tools(self.graphs, self.lists, Tally(), self.workflow_selections, self.ids, self._stop)
+        )
         self.events: list[rows.Event] = []
         self.deaths: list[BaseException] = []
         self.writer = SteppedWriter(

@@ -6,7 +6,7 @@ import pytest
 
 from ao_server.engine.reports import CancelledByAgent
 from ao_server.engine.transitions import Failure
-from ao_server.engine.workflows import evaluation, executions, work
+from ao_server.engine.workflows import evaluation, executions, tally, work
 from ao_server.engine.workflows.definition import Compensation, Step
 from ao_server.engine.workflows.lists import StepKey
 from ao_server.errors import Conflict
@@ -226,6 +226,32 @@ async def test_a_workflow_that_calls_itself_ends_at_the_depth_that_is_allowed(fl
     execution = await flows.execute(await flows.keep([step("again", kind="workflow", workflow_id="workflow_w")]))
     ended = await flows.execution(execution)
     assert (ended.status, ended.error_code) == ("failed", "too_deep")
+
+
+async def test_executions_that_begin_ever_more_of_themselves_at_once_are_refused(
+    flows: Flows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tally, "MAX_TOGETHER", 100)
+    again = step("again", kind="workflow", workflow_id="workflow_w", for_each="parameters.of", on_failure="continue")
+    execution = await flows.execute(await flows.keep([again]), of=[1, 2, 3, 4])
+    assert (await flows.execution(execution)).status == "completed"
+    async with flows.world.reader.connect() as connection:
+        made = await flows.world.reader.rows(connection, rows.Execution)
+    # 4 in the first, 16 and 64 in those below it, and of 256 in the next no more than there is room for.
+    assert len([each for each in made if each.depth > 1]) <= 100
+    (refused,) = {row.error_code for each in made if each.depth == 3 for row in await flows.steps(each.id)} - {None}
+    assert refused == "too_many_at_once"
+
+
+async def test_of_two_retries_at_once_one_is_too_late(flows: Flows) -> None:
+    execution = await flows.execute(await flows.keep([step("a")]))
+    await flows.work(lambda task, payload: FAILURE)
+    both = [flows.world.submit(executions.retry(PROJECT, execution)) for _ in range(2)]
+    await flows.world.settle()
+    assert [type(each.exception()) for each in both] == [type(None), Conflict]
+    assert (await flows.execution(execution)).retries == 1
+    await flows.work(lambda task, payload: {})
+    assert (await flows.execution(execution)).status == "completed"
 
 
 async def test_a_child_is_stopped_with_its_parent_and_when_its_time_is_over(flows: Flows) -> None:

@@ -3,6 +3,8 @@
 Only the wish is written here. What follows from it comes about in the same transaction (see `planning`).
 """
 
+from typing import Final
+
 import msgspec
 
 from ao_server.engine.ids import Ids
@@ -10,6 +12,9 @@ from ao_server.engine.workflows import work
 from ao_server.errors import Conflict, NotFound
 from ao_server.store import rows
 from ao_server.store.changes import Changes, Found, Key, Operation
+
+# Characters of a rejection that are kept as the error of its step.
+MAX_REASON: Final = 2_000
 
 
 def execute(project_id: str, workflow_id: str, parameters: str, priority: int, ids: Ids) -> Operation[rows.Execution]:
@@ -60,6 +65,8 @@ def retry(project_id: str, execution_id: str) -> Operation[rows.Execution]:
         if execution.compensates:
             raise Conflict("steps of the execution were undone: execute the workflow anew")
         after = rows.copy_of(execution)
+        # Said at once: of two retries in one transaction the second finds it running.
+        after.status, after.phase, after.cancel_requested_at = "running", "forward", None
         after.retries += 1
         return Changes(after, [after])
 
@@ -89,7 +96,7 @@ def decide(
         after = rows.copy_of(step)
         after.decision = decision
         if decision == "rejected":
-            after.error_message = f"rejected by {who}" + (f": {comment}" if comment else "")
+            after.error_message = (f"rejected by {who}" + (f": {comment}" if comment else ""))[:MAX_REASON]
             return Changes(after, [after])
         said = {"approved": True, "who": who, **({} if comment is None else {"comment": comment})}
         output = work.value(execution, work.OUTPUT, place, msgspec.json.encode(said).decode())

@@ -48,8 +48,21 @@ def explain(
             how = "was cancelled" if execution.status == "cancelled" else "failed"
             return Reason("cancelled", f"the execution {how} before it had ended", remedies=_again(execution))
         case _:
-            undone = "undoing" if row.compensation == "running" else f"undoing_{row.compensation}"
-            return Reason(undone if row.compensation else "completed", "it is completed")
+            return _completed(row)
+
+
+def _completed(row: rows.ExecutionStep) -> Reason:
+    match row.compensation:
+        case None:
+            return Reason("completed", "it is completed")
+        case "running":
+            return Reason("undoing", "it is completed and being undone")
+        case "completed":
+            return Reason("undoing_completed", "it is completed and was undone")
+        case how:
+            return Reason(
+                f"undoing_{how}", f"it is completed; undoing it {'failed' if how == 'failed' else 'was cancelled'}"
+            )
 
 
 def _pending(graph: Graph, execution: rows.Execution, steps: Mapping[int, rows.ExecutionStep], place: int) -> Reason:

@@ -24,6 +24,7 @@ from ao_server.engine.workflows.happenings import (
 )
 from ao_server.engine.workflows.knowledge import Knowledge, Operations
 from ao_server.engine.workflows.lists import Lists, StepKey
+from ao_server.engine.workflows.tally import Tally
 from ao_server.store import rows
 from ao_server.store.changes import Changes, Found, Key, Operation
 from ao_server.store.workflow_selections import WorkflowSelections
@@ -35,6 +36,7 @@ class Tools:
 
     graphs: Graphs
     lists: Lists
+    tally: Tally
     selections: WorkflowSelections
     ids: Ids
     stop: Callable[[rows.Task], None]
@@ -51,7 +53,7 @@ class Turn:
         self._commands: deque[moves.Command] = deque()
         is_first = any(isinstance(each, Begun) for each in happenings)
         self._beginning = Beginning(
-            self._known, tools.lists, tools.selections, tools.ids, self._events, is_first=is_first
+            self._known, tools.lists, tools.tally, tools.selections, tools.ids, self._events, is_first=is_first
         )
         self._ending = Ending(self._known, tools.selections, tools.ids, tools.stop, self._events)
 
