@@ -246,7 +246,7 @@ async def test_executions_that_begin_ever_more_of_themselves_at_once_are_refused
 async def test_of_two_retries_at_once_one_is_too_late(flows: Flows) -> None:
     execution = await flows.execute(await flows.keep([step("a")]))
     await flows.work(lambda task, payload: FAILURE)
-    both = [flows.world.submit(executions.retry(PROJECT, execution)) for _ in range(2)]
+    both = [flows.world.writer.write(executions.retry(PROJECT, execution)) for _ in range(2)]
     await flows.world.settle()
     assert [type(each.exception()) for each in both] == [type(None), Conflict]
     assert (await flows.execution(execution)).retries == 1

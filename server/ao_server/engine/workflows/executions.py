@@ -66,7 +66,7 @@ def retry(project_id: str, execution_id: str) -> Operation[rows.Execution]:
             raise Conflict("steps of the execution were undone: execute the workflow anew")
         after = rows.copy_of(execution)
         # Said at once: of two retries in one transaction the second finds it running.
-        after.status, after.phase, after.cancel_requested_at = "running", "forward", None
+        after.status, after.phase, after.completed_at, after.cancel_requested_at = "running", "forward", None, None
         after.retries += 1
         return Changes(after, [after])
 
