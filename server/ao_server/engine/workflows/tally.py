@@ -7,7 +7,7 @@ from typing import Final
 from ao_server.engine.workflows.evaluation import CannotBegin
 from ao_server.engine.workflows.happenings import ExecutionKey
 
-MAX_TOGETHER: Final = 20_000
+MAX_TOGETHER: Final = 10_000
 
 
 class Tally:
