@@ -10,6 +10,7 @@ from ao_server.engine import projects
 from ao_server.store import schema
 from ao_server.store.database import Database
 from tests.store.fleet_world import World, open_world
+from tests.store.workflow_world import Flows
 
 
 @pytest.fixture(scope="session")
@@ -35,3 +36,11 @@ async def world(template: Path, tmp_path: Path) -> AsyncGenerator[World, None]:
         yield world
     finally:
         await world.database.close()
+
+
+@pytest.fixture
+async def flows(world: World) -> Flows:
+    """Executions in the world, with a process that does their work."""
+    flows = Flows(world)
+    await flows.connect()
+    return flows

@@ -11,17 +11,10 @@ from ao_server.engine.workflows.definition import Compensation, Step
 from ao_server.engine.workflows.lists import StepKey
 from ao_server.errors import Conflict
 from ao_server.store import rows
-from tests.store.fleet_world import PROJECT, World
+from tests.store.fleet_world import PROJECT
 from tests.store.workflow_world import Flows, step
 
 FAILURE = Failure("task_error", "it broke", is_final=True)
-
-
-@pytest.fixture
-async def flows(world: World) -> Flows:
-    flows = Flows(world)
-    await flows.connect()
-    return flows
 
 
 async def test_steps_run_in_order_and_each_is_given_what_came_before(flows: Flows) -> None:

@@ -83,7 +83,7 @@ class Happenings:
             self._add(found, after.id, Begun(), after)
         elif before.retries != after.retries:
             self._add(found, after.id, RetryWanted(), after)
-        if after.cancel_requested_at is not None and (before is None or before.cancel_requested_at is None):
+        if after.cancel_requested_at is not None and not _is_to_stop(before, after):
             self._add(found, after.id, CancelWanted(), after)
         if after.parent_id is not None and after.phase == "ended" and (before is None or before.phase != "ended"):
             self._add(found, after.parent_id, ChildEnded(after), after, after.id)
@@ -100,6 +100,11 @@ class Happenings:
         if mark not in self._seen:
             self._seen.add(mark)
             found.setdefault(ExecutionKey(row.project_id, execution_id), []).append(happening)
+
+
+def _is_to_stop(before: rows.Execution | None, after: rows.Execution) -> bool:
+    """Whether it was to stop before, and has not begun again since."""
+    return before is not None and before.cancel_requested_at is not None and before.retries == after.retries
 
 
 def _is_decided(step: rows.ExecutionStep | None) -> bool:

@@ -50,10 +50,7 @@ class Knowledge:
     def open(self) -> Operations:
         """Finds the execution and its graph."""
 
-        def take(found: Found) -> None:
-            self.execution = _there(found.get(rows.Execution, *self.key))
-
-        yield reading([self.execution_key], take)
+        yield reading([self.execution_key], self.take_execution)
         version = VersionKey(self.key.project_id, self.execution.workflow_id, self.execution.version)
         graph = self._graphs.get(version)
         if graph is not None:
@@ -72,6 +69,10 @@ class Knowledge:
             node.place: rows.ExecutionStep(project_id=project_id, execution_id=execution_id, place=node.place)
             for node in self.graph.nodes
         }
+
+    def take_execution(self, found: Found) -> None:
+        """Takes in the execution as it is now: another one that it is a step of may have asked it to stop meanwhile."""
+        self.execution = _there(found.get(rows.Execution, *self.key))
 
     def take_steps(self, places: Iterable[int], found: Found) -> None:
         """Takes in steps that were asked for."""

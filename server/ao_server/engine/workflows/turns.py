@@ -84,6 +84,7 @@ class Turn:
         keys = [] if is_new else list(map(known.step_key, missing))
 
         def decide(found: Found, now: int) -> Changes[None]:
+            known.take_execution(found)
             if is_new:
                 known.begin()
             else:
@@ -115,7 +116,8 @@ class Turn:
             self._forget_lists(steps)
             return changes
 
-        return Operation(decide, keys=[*keys, *(key for each in happened for key in self._result_keys(each))])
+        results = [key for each in happened for key in self._result_keys(each)]
+        return Operation(decide, keys=[known.execution_key, *keys, *results])
 
     def _forget_lists(self, steps: Sequence[tuple[rows.ExecutionStep, rows.ExecutionStep]]) -> None:
         for before, after in steps:
