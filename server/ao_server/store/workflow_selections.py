@@ -1,6 +1,6 @@
 """The named queries that executions are decided over, compiled for one database."""
 
-from typing import Any
+from typing import Any, Final
 
 from ao_server.store import rows, tables
 from ao_server.store.changes import Selection, ValueSelection
@@ -9,6 +9,12 @@ from ao_server.store.database import Database
 
 class WorkflowSelections:
     """Selections of what belongs to executions."""
+
+    # Those of executions that were completed, unless they were too large.
+    _RESULTS: Final = (
+        "FROM executions e JOIN execution_values v"
+        " ON v.project_id = e.project_id AND v.execution_id = e.id AND v.name = 'result' AND v.place = 0"
+    )
 
     def __init__(self, database: Database) -> None:
         self._mark = "?" if database.is_sqlite else "%s"
@@ -60,8 +66,7 @@ class WorkflowSelections:
         """Item and result of the completed executions of a step with items; the first of them had this id."""
         mark = self._mark
         return ValueSelection(
-            "SELECT e.parent_item, v.value FROM executions e JOIN execution_values v"
-            " ON v.project_id = e.project_id AND v.execution_id = e.id AND v.name = 'result' AND v.place = 0"
+            f"SELECT e.parent_item, v.value {self._RESULTS}"
             f" WHERE e.project_id = {mark} AND e.parent_id = {mark} AND e.id >= {mark} AND e.parent_step = {mark}"
             " AND e.parent_item IS NOT NULL",
             (project_id, execution_id, first_id, step_id),
@@ -82,12 +87,13 @@ class WorkflowSelections:
     def completed_children(
         self, project_id: str, execution_id: str, step_id: str, first_id: str, before_id: str | None
     ) -> ValueSelection:
-        """The items of a step that its executions have completed, from the first to the last before this one."""
+        """The items of a step that its executions have results of, from the first to the last before this one."""
         mark = self._mark
-        until, parameters = ("", ()) if before_id is None else (f" AND id < {mark}", (before_id,))
+        until, parameters = ("", ()) if before_id is None else (f" AND e.id < {mark}", (before_id,))
         return ValueSelection(
-            f"SELECT parent_item FROM executions WHERE project_id = {mark} AND parent_id = {mark} AND id >= {mark}"
-            f" AND parent_step = {mark} AND status = 'completed' AND parent_item IS NOT NULL{until}",
+            f"SELECT e.parent_item {self._RESULTS}"
+            f" WHERE e.project_id = {mark} AND e.parent_id = {mark} AND e.id >= {mark} AND e.parent_step = {mark}"
+            f" AND e.parent_item IS NOT NULL{until}",
             (project_id, execution_id, first_id, step_id, *parameters),
         )
 

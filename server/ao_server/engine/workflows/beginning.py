@@ -89,7 +89,7 @@ class Beginning:
         changes: Changes[None] = Changes(None)
         made: list[str] = []
         batch = Batch()
-        for index in listed.indices(command.start, command.count):
+        for index in self._indices(command, listed):
             try:
                 payload = evaluation.item_payload(node, listed.values, listed.items[index], index, batch)
             except CannotBegin as refusal:
@@ -139,9 +139,9 @@ class Beginning:
         known = self._known
         node, step = known.graph.nodes[command.place], known.definition(command.place)
         values = known.values(known.graph.reads(command.place)) if listed is None else listed.values
-        indices: Sequence[int | None] = [None] if listed is None else listed.indices(command.start, command.count)
 
         def decide(found: Found, now: int) -> Changes[None]:
+            indices: Sequence[int | None] = [None] if listed is None else self._indices(command, listed)
             changes: Changes[None] = Changes(None)
             made: list[str] = []
             batch = Batch()
@@ -201,6 +201,14 @@ class Beginning:
         listed = Listed(values, items, left)
         self._lists.put(self._key(node.place), listed)
         return listed
+
+    def _indices(self, command: moves.Run, listed: Listed) -> Sequence[int]:
+        """The items to begin. Where some were completed and the planner did not hear of it, as a fault of ours kept it
+        from that, it hears of them now.
+        """
+        indices = listed.indices(command.start, command.count)
+        self._events += [moves.Completed(command.place)] * (command.count - len(indices))
+        return indices
 
     def _made(self, place: int, ids: Sequence[str], due_from: int | None = None) -> list[rows.ExecutionStep]:
         """The step after these were made for it. `due_from`: its time-out counts from then on."""

@@ -46,7 +46,7 @@ class Ending:
             case moves.Stop():
                 yield from self._stop_approvals(transitions.STOPPED)
                 yield stop_tasks(self._known.key, transitions.STOPPED, self._selections, self._stop)
-                yield self.stop_children()
+                yield stop_children(self._known.key, self._selections)
             case moves.Undo(place):
                 yield from self._undo(place)
             case moves.Close():
@@ -97,20 +97,6 @@ class Ending:
             return Changes(None)
 
         yield Operation(decide, keys=list(map(known.step_key, missing)))
-
-    def stop_children(self, step_id: str | None = None) -> Operation[None]:
-        """Asks the executions to stop that the steps, or this one of them, have begun."""
-
-        def decide(found: Found, now: int) -> Changes[None]:
-            changes: Changes[None] = Changes(None)
-            for (child,) in found.selected:
-                is_meant = step_id is None or child.parent_step == step_id
-                if is_meant and child.phase != "ended" and child.cancel_requested_at is None:
-                    changes.rows.append(after := rows.copy_of(child))
-                    after.cancel_requested_at = now
-            return changes
-
-        return Operation(decide, selection=self._selections.running_children(*self._known.key))
 
     def _undo(self, place: int) -> Operations:
         known = self._known
@@ -164,3 +150,18 @@ def stop_tasks(
                 stop(task)
 
     return Operation(decide, selection=selections.unfinished_tasks(*key), delivered=delivered)
+
+
+def stop_children(key: ExecutionKey, selections: WorkflowSelections, step_id: str | None = None) -> Operation[None]:
+    """Asks the executions to stop that the steps of an execution, or this one of them, have begun."""
+
+    def decide(found: Found, now: int) -> Changes[None]:
+        changes: Changes[None] = Changes(None)
+        for (child,) in found.selected:
+            is_meant = step_id is None or child.parent_step == step_id
+            if is_meant and child.phase != "ended" and child.cancel_requested_at is None:
+                changes.rows.append(after := rows.copy_of(child))
+                after.cancel_requested_at = now
+        return changes
+
+    return Operation(decide, selection=selections.running_children(*key))

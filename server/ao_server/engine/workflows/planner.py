@@ -326,7 +326,7 @@ class _Fold:
     def _reset(self, row: rows.ExecutionStep) -> None:
         row.status = "pending"
         row.kept += row.completed
-        row.items = row.round_from = row.started_at = row.completed_at = None
+        row.items = row.round_from = row.started_at = row.completed_at = row.due_at = None
         row.decision = row.error_code = row.error_message = None
         row.begun = row.running = row.completed = 0
 

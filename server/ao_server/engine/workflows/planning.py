@@ -81,7 +81,7 @@ class Planning:
 
 
 def _give_up(key: ExecutionKey, tools: Tools) -> Operations:
-    """Fails an execution that cannot be carried on, and stops its tasks."""
+    """Fails an execution that cannot be carried on, and stops what runs for it."""
 
     def decide(found: Found, now: int) -> Changes[None]:
         before = found.get(rows.Execution, *key)
@@ -94,3 +94,4 @@ def _give_up(key: ExecutionKey, tools: Tools) -> Operations:
 
     yield Operation(decide, keys=[Key(rows.Execution, tuple(key))])
     yield ending.stop_tasks(key, transitions.STOPPED, tools.selections, tools.stop)
+    yield ending.stop_children(key, tools.selections)

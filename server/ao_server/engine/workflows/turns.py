@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ao_server.engine.ids import Ids
 from ao_server.engine.transitions import Failure
-from ao_server.engine.workflows import evaluation, moves, planner, tidings, work
+from ao_server.engine.workflows import ending, evaluation, moves, planner, tidings, work
 from ao_server.engine.workflows.beginning import Beginning
 from ao_server.engine.workflows.ending import Ending
 from ao_server.engine.workflows.graphs import Graphs
@@ -48,6 +48,7 @@ class Turn:
     def __init__(self, key: ExecutionKey, happenings: Sequence[Happening], tools: Tools) -> None:
         self._happenings = happenings
         self._lists = tools.lists
+        self._selections = tools.selections
         self._known = Knowledge(key, tools.graphs)
         self._events: list[moves.Event] = []
         self._commands: deque[moves.Command] = deque()
@@ -66,7 +67,7 @@ class Turn:
         yield self._fold(self._happenings)
         for each in self._happenings:
             if isinstance(each, StepDecided) and known.definition(each.step.place).kind == "workflow":
-                yield self._ending.stop_children(known.definition(each.step.place).id)
+                yield ending.stop_children(known.key, self._selections, known.definition(each.step.place).id)
         while self._events or self._commands:
             if self._events:
                 events = list(self._events)
