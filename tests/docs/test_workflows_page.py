@@ -76,6 +76,7 @@ def test_every_limit_is_that_of_the_code() -> None:
         "nesting, or parentheses, of an expression": f"{expressions.MAX_DEPTH}",
         "characters that an expression may go through and give": f"{evaluation.MAX_WORK:,}",
         "steps of computing an expression, or the inputs of items that begin together": f"{interpreter.MAX_VISITS:,}",
+        "steps of computing all that an execution does at the same moment": f"{tally.MAX_COMPUTED:,}",
         "inputs of items that begin together": f"{evaluation.MAX_BATCH_BYTES // 1024**2} MiB",
         "items of a for_each": f"{evaluation.MAX_ITEMS:,}",
         "max_parallel": f"{steps.MAX_PARALLEL:,}",

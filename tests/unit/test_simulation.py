@@ -1,9 +1,11 @@
 """Simulations of workflows: what would happen, without anything happening."""
 
+import json
 from typing import Any
 
 import pytest
 
+from ao_server.engine.workflows import simulation
 from ao_server.engine.workflows.definition import Compensation, Step, compiled
 from ao_server.engine.workflows.simulation import Outcome, Simulation, simulate
 from ao_server.errors import Invalid
@@ -71,3 +73,10 @@ def test_more_than_can_be_played_through_is_refused() -> None:
     twice = [a_step(id, for_each="parameters.items") for id in "ab"]
     with pytest.raises(Invalid, match="100,000 items"):
         simulated(*twice, parameters=f'{{"items": [{items}]}}')
+
+
+def test_more_than_some_seconds_of_computing_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(simulation, "MAX_COMPUTED", 20_000)
+    costly = [a_step(f"s{n}", condition="length(parameters.l[?@ > `5`]) > `0`", order=1) for n in range(20)]
+    with pytest.raises(Invalid, match="too much to be simulated"):
+        simulated(*costly, parameters=json.dumps({"l": [1] * 1_000}))

@@ -10,6 +10,7 @@ from ao_server.engine.workflows import definition, evaluation
 from ao_server.engine.workflows.definition import Node
 from ao_server.engine.workflows.evaluation import Batch, CannotBegin, Values
 from ao_server.engine.workflows.expressions import parse
+from ao_server.engine.workflows.interpreter import Budget
 from ao_server.engine.workflows.steps import Step
 
 ONES = {"l": [1] * 200_000}
@@ -31,7 +32,7 @@ RECORDS = {"l": [{"id": n, "name": f"name {n}", "active": n % 2 == 0} for n in r
     ],
 )
 def test_an_expression_that_is_too_costly_is_not_computed_to_its_end(text: str, parameters: Any) -> None:
-    assert _fails(lambda: Values(json.dumps(parameters), {}).evaluate(parse(text))) == "expression_too_costly"
+    assert _fails(lambda: Values(json.dumps(parameters), {}).evaluate(parse(text), Budget())) == "expression_too_costly"
 
 
 @pytest.mark.parametrize(
@@ -45,12 +46,12 @@ def test_an_expression_that_is_too_costly_is_not_computed_to_its_end(text: str, 
     ],
 )
 def test_work_that_is_usual_is_done_over_large_values(text: str) -> None:
-    assert Values(json.dumps(RECORDS), {}).evaluate(parse(text))
+    assert Values(json.dumps(RECORDS), {}).evaluate(parse(text), Budget())
 
 
 def test_items_that_begin_together_have_one_budget() -> None:
     node = _each("{item: item, larger: length(parameters.l[?@ > `5`])}")
-    values, batch = Values(json.dumps({"l": [1] * 2_000}), {}), Batch()
+    values, batch = Values(json.dumps({"l": [1] * 2_000}), {}), Batch(Budget())
     evaluation.item_payload(node, values, 1, 0, batch)
 
     def all_of_them() -> None:
@@ -62,7 +63,7 @@ def test_items_that_begin_together_have_one_budget() -> None:
 
 def test_inputs_of_items_that_begin_together_are_bounded_in_bytes() -> None:
     node = _each("{item: item, all: parameters}")
-    values, batch = Values(json.dumps({"text": "x" * 1_000_000}), {}), Batch()
+    values, batch = Values(json.dumps({"text": "x" * 1_000_000}), {}), Batch(Budget())
     for index in range(100):
         evaluation.item_payload(node, values, 1, index, batch)
 

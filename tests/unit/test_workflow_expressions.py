@@ -8,6 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from ao_server.engine.workflows.expressions import MAX_LENGTH, BadExpression, is_true, parse
+from ao_server.engine.workflows.interpreter import Budget
 
 VALUES: dict[str, Any] = {
     "parameters": {"rows": [{"id": 1, "tags": ["x"]}, {"id": 2, "tags": []}], "limit": 1, "name": "n"},
@@ -43,7 +44,7 @@ VALUES: dict[str, Any] = {
 def test_an_expression_says_what_it_reads(text: str, steps: str, reads_item: bool, result: Any) -> None:
     expression = parse(text)
     assert (expression.steps, expression.reads_item) == (frozenset(steps.split()), reads_item)
-    assert expression.evaluate(VALUES) == result
+    assert expression.evaluate(VALUES, Budget()) == result
 
 
 @pytest.mark.parametrize(
@@ -108,7 +109,7 @@ def test_a_mistake_is_named_with_its_position(text: str, message: str) -> None:
 
 @pytest.mark.parametrize("text", ["(" * 100 + "item" + ")" * 100, "!" * 99 + "item", "item" + "|[0]" * 90])
 def test_what_is_accepted_also_runs(text: str) -> None:
-    parse(text).evaluate(VALUES)
+    parse(text).evaluate(VALUES, Budget())
 
 
 def _deep(levels: int) -> Any:
@@ -133,7 +134,7 @@ def _deep(levels: int) -> Any:
 )
 def test_a_failure_on_values_quotes_none_of_them(text: str, item: Any, message: str) -> None:
     with pytest.raises(BadExpression) as failure:
-        parse(text).evaluate({"item": item})
+        parse(text).evaluate({"item": item}, Budget())
     assert str(failure.value) == message
 
 
@@ -164,7 +165,7 @@ def _larger(part: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
 
 def _outcome(text: str, values: dict[str, Any]) -> Any:
     try:
-        return parse(text).evaluate(values)
+        return parse(text).evaluate(values, Budget())
     except BadExpression as failure:
         return str(failure)
 
@@ -187,7 +188,7 @@ def test_only_what_an_expression_says_it_reads_has_a_part_in_its_result(text: st
 def test_no_expression_gives_more_than_its_cost(text: str) -> None:
     try:
         expression = parse(text)
-        result = expression.evaluate(VALUES)
+        result = expression.evaluate(VALUES, Budget())
     except BadExpression:
         assume(False)
         raise

@@ -40,6 +40,8 @@ class Beginning:
         self._selections = selections
         self._ids = ids
         self._events = events
+        # Of all that is computed in the transaction.
+        self._whole = tally.budget(known.key)
         self._is_first = is_first
 
     def look(self, place: int) -> Operations:
@@ -47,7 +49,7 @@ class Beginning:
         known = self._known
         reads = known.graph.reads(place)
         yield from known.load(reads)
-        looked, items = evaluation.look(known.graph.nodes[place], values := known.values(reads))
+        looked, items = evaluation.look(known.graph.nodes[place], values := known.values(reads), self._whole)
         try:
             self._tally.count(known.key, len(items))
         except CannotBegin as refusal:
@@ -88,7 +90,7 @@ class Beginning:
         node, step = known.graph.nodes[command.place], known.definition(command.place)
         changes: Changes[None] = Changes(None)
         made: list[str] = []
-        batch = Batch()
+        batch = Batch(self._whole)
         for index in self._indices(command, listed):
             try:
                 payload = evaluation.item_payload(node, listed.values, listed.items[index], index, batch)
@@ -107,7 +109,9 @@ class Beginning:
 
         def decide(found: Found, now: int) -> Changes[None]:
             try:
-                payload = evaluation.payload(known.graph, node, known.values(known.graph.reads(node.place)))
+                payload = evaluation.payload(
+                    known.graph, node, known.values(known.graph.reads(node.place)), self._whole
+                )
             except CannotBegin as refusal:
                 self._events.append(moves.Failed(node.place, refusal.failure))
                 return Changes(None)
@@ -123,7 +127,7 @@ class Beginning:
 
         def decide(found: Found, now: int) -> Changes[None]:
             try:
-                shown = evaluation.approval_input(node, known.values(known.graph.reads(node.place)))
+                shown = evaluation.approval_input(node, known.values(known.graph.reads(node.place)), self._whole)
             except CannotBegin as refusal:
                 self._events.append(moves.Failed(node.place, refusal.failure))
                 return Changes(None)
@@ -144,7 +148,7 @@ class Beginning:
             indices: Sequence[int | None] = [None] if listed is None else self._indices(command, listed)
             changes: Changes[None] = Changes(None)
             made: list[str] = []
-            batch = Batch()
+            batch = Batch(self._whole)
             workflow = found.get(rows.Workflow, known.key.project_id, step.workflow_id or "")
             for index in indices:
                 item = None if index is None or listed is None else listed.items[index]
@@ -154,7 +158,7 @@ class Beginning:
                     if index is None:
                         self._tally.count(known.key, 1)
                     version = _executable(workflow, known.execution)
-                    parameters = evaluation.child_parameters(node, values, item, index, batch)
+                    parameters = evaluation.child_parameters(node, values, batch, item, index)
                 except CannotBegin as refusal:
                     self._events.append(moves.Failed(command.place, refusal.failure))
                     continue
@@ -185,7 +189,7 @@ class Beginning:
             return listed
         assert node.for_each is not None
         values = known.values(known.graph.reads(node.place))
-        items = evaluation.items_of(node.for_each, values)
+        items = evaluation.items_of(node.for_each, values, self._whole)
         left: list[int] | None = None
         row, step = known.steps[node.place], known.definition(node.place)
         if row.kept and row.first_id is not None:

@@ -9,6 +9,7 @@ from ao_server.engine.transitions import Failure
 from ao_server.engine.workflows import evaluation, moves, work
 from ao_server.engine.workflows.evaluation import CannotBegin
 from ao_server.engine.workflows.happenings import ExecutionKey
+from ao_server.engine.workflows.interpreter import Budget
 from ao_server.engine.workflows.knowledge import Knowledge, Operations
 from ao_server.store import rows
 from ao_server.store.changes import Changes, Found, Operation
@@ -27,13 +28,17 @@ class Ending:
         ids: Ids,
         stop: Callable[[rows.Task], None],
         events: list[moves.Event],
+        whole: Budget,
     ) -> None:
-        """`stop` tells the process of a running task to stop it, after the commit."""
+        """`stop` tells the process of a running task to stop it, after the commit. `whole`: of all that is computed in
+        the transaction.
+        """
         self._known = known
         self._selections = selections
         self._ids = ids
         self._stop = stop
         self._events = events
+        self._whole = whole
 
     def do(self, command: moves.Command) -> Operations:
         """Carries out a command."""
@@ -107,7 +112,7 @@ class Ending:
 
         def decide(found: Found, now: int) -> Changes[None]:
             try:
-                payload = evaluation.undo_payload(node, known.values(reads))
+                payload = evaluation.undo_payload(node, known.values(reads), self._whole)
             except CannotBegin as refusal:
                 self._events.append(moves.Failed(place, refusal.failure))
                 return Changes(None)

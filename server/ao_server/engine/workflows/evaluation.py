@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 from ao_server.engine.transitions import Failure
 from ao_server.engine.workflows import expressions, moves
 from ao_server.engine.workflows.definition import Graph, Node
 from ao_server.engine.workflows.expressions import BadExpression, Expression
-from ao_server.engine.workflows.interpreter import Budget, TooCostly
+from ao_server.engine.workflows.interpreter import CHARACTERS, Budget, TooCostly
 
 MAX_INPUT_BYTES: Final = 1024 * 1024
 MAX_ITEMS: Final = 100_000
@@ -43,9 +44,9 @@ class Values:
         self._scope: dict[str, Any] | None = None
         self._affordable: set[str] = set()
 
-    def evaluate(self, expression: Expression, budget: Budget | None = None, **more: Any) -> Any:
+    def evaluate(self, expression: Expression, budget: Budget, **more: Any) -> Any:
         """What the expression gives; CannotBegin when that is an error. `more`: item and index. `budget`: of all that
-        is computed with it, None when it is alone.
+        is computed with it.
         """
         if expression.text not in self._affordable and expression.cost(self.size) > MAX_WORK:
             raise self._too_costly(expression)
@@ -54,24 +55,26 @@ class Values:
             steps = {name: {"output": json.loads(text)} for name, text in self.outputs.items()}
             self._scope = {"parameters": json.loads(self.parameters), "steps": steps}
         try:
-            return expression.evaluate({**self._scope, **more} if more else self._scope, budget or Budget())
+            return expression.evaluate({**self._scope, **more} if more else self._scope, budget)
         except TooCostly:
-            raise self._too_costly(
-                expression, " for so many items at once (`max_parallel`)" if budget else ""
-            ) from None
+            with_what = " for so many items at once (`max_parallel`)" if more else ""
+            if budget.whole is not None and budget.whole.visits < 0:
+                with_what = ", with all else that is computed at the same moment"
+            raise self._too_costly(expression, with_what) from None
         except BadExpression as error:
             raise CannotBegin("invalid_expression", f"{_shown(expression)}: {error}") from None
 
-    def _too_costly(self, expression: Expression, more: str = "") -> CannotBegin:
-        problem = f"{_shown(expression)} is too much to compute over {self.size} characters{more}"
+    def _too_costly(self, expression: Expression, with_what: str = "") -> CannotBegin:
+        problem = f"{_shown(expression)} is too much to compute over {self.size} characters{with_what}"
         return CannotBegin("expression_too_costly", problem)
 
 
 class Batch:
     """What the inputs of items that begin together may cost, in computing and in bytes."""
 
-    def __init__(self) -> None:
-        self.budget = Budget()
+    def __init__(self, whole: Budget) -> None:
+        """`whole`: of all that is computed at the same moment."""
+        self.budget = Budget(whole=whole)
         self._bytes = MAX_BATCH_BYTES
 
     def take(self, payload: str) -> str:
@@ -85,22 +88,24 @@ class Batch:
         return payload
 
 
-def look(node: Node, values: Values) -> tuple[moves.Looked, list[Any]]:
-    """Whether the step runs, and its items, none for a step without."""
+def look(node: Node, values: Values, whole: Budget) -> tuple[moves.Looked, list[Any]]:
+    """Whether the step runs, and its items, none for a step without. `whole`: of all that is computed at the same
+    moment, here and below.
+    """
     try:
-        if node.condition is not None and not expressions.is_true(values.evaluate(node.condition)):
+        if node.condition is not None and not expressions.is_true(_value(node.condition, values, whole)):
             return moves.Looked(node.place, is_skipped=True), []
         if node.for_each is None:
             return moves.Looked(node.place), []
-        items = items_of(node.for_each, values)
+        items = items_of(node.for_each, values, whole)
         return moves.Looked(node.place, len(items)), items
     except CannotBegin as refusal:
         return moves.Looked(node.place, failure=refusal.failure), []
 
 
-def items_of(for_each: Expression, values: Values) -> list[Any]:
+def items_of(for_each: Expression, values: Values, whole: Budget) -> list[Any]:
     """The list that a step runs over. CannotBegin when it is none."""
-    items = values.evaluate(for_each)
+    items = _value(for_each, values, whole)
     if not isinstance(items, list):
         raise CannotBegin("not_a_list", f"{_shown(for_each)} must give a list, not {_kind(items)}")
     if len(items) > MAX_ITEMS:  # pyright: ignore[reportUnknownArgumentType] - of whatever was sent
@@ -108,45 +113,40 @@ def items_of(for_each: Expression, values: Values) -> list[Any]:
     return items  # pyright: ignore[reportUnknownVariableType] - of whatever was sent
 
 
-def payload(graph: Graph, node: Node, values: Values) -> str:
+def payload(graph: Graph, node: Node, values: Values, whole: Budget) -> str:
     """What the one task of a step is given."""
     if node.input is not None:
-        return _object(node.input, values.evaluate(node.input))
+        return _object(node.input, values, Budget(whole=whole))
     previous = [graph.nodes[place].step for place in graph.waits_for(node.place)]
     given = {step.id: values.outputs[step.id] for step in previous if step is not None and step.id in values.outputs}
     return _bounded(f'{{"parameters":{values.parameters},"previous":{spliced(given)}}}')
 
 
-def item_payload(node: Node, values: Values, item: Any, index: int, batch: Batch | None = None) -> str:
+def item_payload(node: Node, values: Values, item: Any, index: int, batch: Batch) -> str:
     """What the task of one item of a step is given. `batch`: of the items that begin with it."""
-    batch = batch or Batch()
     if node.input is not None:
-        return batch.take(_object(node.input, values.evaluate(node.input, batch.budget, item=item, index=index)))
+        return batch.take(_object(node.input, values, batch.budget, item=item, index=index))
     # No parameters: the list may well be one of them, and would be given to each of its items.
     return batch.take(_bounded(f'{{"item":{text_of(item)},"index":{index}}}'))
 
 
-def child_parameters(
-    node: Node, values: Values, item: Any = None, index: int | None = None, batch: Batch | None = None
-) -> str:
+def child_parameters(node: Node, values: Values, batch: Batch, item: Any = None, index: int | None = None) -> str:
     """The parameters of an execution that a step begins. `batch`: of the items that begin with it."""
-    batch = batch or Batch()
     if node.input is None:
         return batch.take(values.parameters)
-    if index is None:
-        return _object(node.input, values.evaluate(node.input))
-    return batch.take(_object(node.input, values.evaluate(node.input, batch.budget, item=item, index=index)))
+    more = {} if index is None else {"item": item, "index": index}
+    return batch.take(_object(node.input, values, batch.budget, **more))
 
 
-def approval_input(node: Node, values: Values) -> str | None:
+def approval_input(node: Node, values: Values, whole: Budget) -> str | None:
     """What somebody who is to approve is shown."""
-    return None if node.input is None else _object(node.input, values.evaluate(node.input))
+    return None if node.input is None else _object(node.input, values, Budget(whole=whole))
 
 
-def undo_payload(node: Node, values: Values) -> str:
+def undo_payload(node: Node, values: Values, whole: Budget) -> str:
     """What the task that undoes a step is given."""
     if node.undo_input is not None:
-        return _object(node.undo_input, values.evaluate(node.undo_input))
+        return _object(node.undo_input, values, Budget(whole=whole))
     assert node.step is not None
     return _bounded(f'{{"parameters":{values.parameters},"output":{values.outputs.get(node.step.id, "null")}}}')
 
@@ -164,10 +164,20 @@ def text_of(value: Any) -> str:
         raise CannotBegin("invalid_input", "a number beyond the range of a double, or too deep a nesting") from None
 
 
-def _object(expression: Expression, value: Any) -> str:
+def _value(expression: Expression, values: Values, whole: Budget) -> Any:
+    return values.evaluate(expression, Budget(whole=whole))
+
+
+def _object(expression: Expression, values: Values, budget: Budget, **more: Any) -> str:
+    value = values.evaluate(expression, budget, **more)
     if not isinstance(value, dict):
         raise CannotBegin("invalid_input", f"{_shown(expression)} must give an object, not {_kind(value)}")
-    return _bounded(text_of(value))
+    text = text_of(value)
+    if len(text) > MAX_INPUT_BYTES:
+        # Written in vain, and items that begin with it would be as large.
+        with suppress(TooCostly):
+            budget.spend(len(text) // CHARACTERS)
+    return _bounded(text)
 
 
 def _bounded(text: str) -> str:

@@ -41,14 +41,14 @@ class Expression:
         """How many characters it may go through and give, where all that it can read has so many."""
         return costs.cost(self._tree, characters)
 
-    def evaluate(self, values: Mapping[str, Any], budget: Budget | None = None) -> Any:
+    def evaluate(self, values: Mapping[str, Any], budget: Budget) -> Any:
         """The result over `{"parameters": …, "steps": {id: {"output": …}}, "item": …, "index": …}`.
 
         Parts of the result may be parts of `values` or of the expression: they must not be changed. Raises
         BadExpression, with a text that quotes no value; TooCostly when the budget is spent.
         """
         try:
-            return Interpreter(budget or Budget()).visit(self._tree, values)
+            return Interpreter(budget).visit(self._tree, values)
         except exceptions.JMESPathTypeError as error:
             kind = TYPES_MAP.get(error.actual_type, error.actual_type)
             raise BadExpression(f"{error.function_name}() does not take a value of type {kind}") from None

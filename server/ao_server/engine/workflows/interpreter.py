@@ -12,7 +12,7 @@ from ao_server.engine.workflows.costs import MAX_JOINED
 MAX_VISITS: Final = 1_000_000
 # Elements that a function of the library goes through in the time of a visit, and characters.
 _ELEMENTS: Final = 4
-_CHARACTERS: Final = 64
+CHARACTERS: Final = 64
 
 
 class TooCostly(Exception):
@@ -21,13 +21,18 @@ class TooCostly(Exception):
 
 @dataclass(slots=True)
 class Budget:
-    """What is left of it: visits of nodes, once for each element that they are visited for."""
+    """What is left of it: visits of nodes, once for each element that they are visited for. `whole`: the budget that
+    this one is a part of.
+    """
 
     visits: int = MAX_VISITS
+    whole: "Budget | None" = None
 
     def spend(self, visits: int) -> None:
         """Takes so many. TooCostly when there are not as many left."""
         self.visits -= visits
+        if self.whole is not None:
+            self.whole.spend(visits)
         if self.visits < 0:
             raise TooCostly
 
@@ -65,7 +70,7 @@ def _length(value: Any) -> int:
         case list():
             return len(cast(list[Any], value)) // _ELEMENTS
         case str():
-            return len(value) // _CHARACTERS
+            return len(value) // CHARACTERS
         case _:
             return 0
 

@@ -7,8 +7,9 @@ from typing import Any, Final
 from ao_server.engine.transitions import Failure
 from ao_server.engine.workflows import evaluation, moves, planner
 from ao_server.engine.workflows.definition import Graph, Node, Step
-from ao_server.engine.workflows.evaluation import CannotBegin, Values
+from ao_server.engine.workflows.evaluation import Batch, CannotBegin, Values
 from ao_server.engine.workflows.expressions import Expression
+from ao_server.engine.workflows.interpreter import MAX_VISITS, Budget
 from ao_server.errors import Invalid
 from ao_server.store import rows
 
@@ -16,6 +17,7 @@ from ao_server.store import rows
 MAX_ITEMS: Final = 100_000
 # Nodes of expressions times bytes that they read: some seconds.
 MAX_WORK: Final = 8 * evaluation.MAX_WORK
+MAX_COMPUTED: Final = 4 * MAX_VISITS
 # The inputs of so many items of a step are evaluated, the first ones; the others are taken to be like them.
 INPUTS: Final = 10
 _NO_OUTPUT: Final = "{}"
@@ -80,6 +82,7 @@ class _Play:
     waiting: list[moves.Event] = field(default_factory=list[moves.Event])
     items: int = 0
     work: int = 0
+    computed: Budget = field(default_factory=lambda: Budget(MAX_COMPUTED))
 
     def __post_init__(self) -> None:
         self.execution = rows.Execution(project_id="", id="", workflow_id="", version=1, priority=0, created_at=0)
@@ -109,7 +112,7 @@ class _Play:
 
     def _spend(self, values: Values, *expressions: Expression | None) -> None:
         self.work += values.size * (1 + sum(each.size for each in expressions if each is not None))
-        if self.work > MAX_WORK:
+        if self.work > MAX_WORK or self.computed.visits < 0:
             raise Invalid("the expressions read too much to be simulated")
 
     def _awaits(self, place: int) -> bool:
@@ -136,7 +139,7 @@ class _Play:
     def _look(self, node: Node) -> moves.Looked:
         values = self._values(node.place)
         self._spend(values, node.condition, node.for_each)
-        looked, items = evaluation.look(node, values)
+        looked, items = evaluation.look(node, values, self.computed)
         if looked.failure is not None and looked.failure.code == "not_a_list" and self._reads_unknown(node):
             looked = moves.Looked(node.place, 1)
             items.append({})
@@ -189,14 +192,16 @@ class _Play:
         values, items = self.lists[node.place]
         self._spend(values, node.input)
         if self._step(node.place).kind == "approval":
-            evaluation.approval_input(node, values)
+            evaluation.approval_input(node, values, self.computed)
         elif node.for_each is None:
-            is_task = self._step(node.place).kind == "task"
-            _ = evaluation.payload(self.graph, node, values) if is_task else evaluation.child_parameters(node, values)
+            if self._step(node.place).kind == "task":
+                evaluation.payload(self.graph, node, values, self.computed)
+            else:
+                evaluation.child_parameters(node, values, Batch(self.computed))
         elif self._step(node.place).kind == "task":
-            evaluation.item_payload(node, values, items[index], index)
+            evaluation.item_payload(node, values, items[index], index, Batch(self.computed))
         else:
-            evaluation.child_parameters(node, values, items[index], index)
+            evaluation.child_parameters(node, values, Batch(self.computed), items[index], index)
 
     def _gathered(self, place: int) -> str:
         row, outcome = self.steps[place], self._outcome(place)

@@ -56,7 +56,9 @@ class Turn:
         self._beginning = Beginning(
             self._known, tools.lists, tools.tally, tools.selections, tools.ids, self._events, is_first=is_first
         )
-        self._ending = Ending(self._known, tools.selections, tools.ids, tools.stop, self._events)
+        self._ending = Ending(
+            self._known, tools.selections, tools.ids, tools.stop, self._events, tools.tally.budget(key)
+        )
 
     def operations(self) -> Operations:
         """What is to be run."""
