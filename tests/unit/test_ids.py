@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ao_server.engine.ids import Ids
+from ao_server.engine.ids import FOLLOWED, Ids
 from ao_server.store.id_times import first_at, time_of
 
 MILLISECONDS = st.integers(0, (1 << 48) - 1)
@@ -29,3 +29,15 @@ def test_within_one_millisecond_the_random_part_is_counted_up() -> None:
     first, second = ids.new("task", 5_000)[0], ids.new("task", 5_999)[0]
     assert first[:-1] == second[:-1]
     assert first < second
+
+
+@given(st.integers(FOLLOWED, 4_000_000_000_000_000), st.integers(-FOLLOWED, 2 * FOLLOWED))
+def test_ids_go_on_behind_those_of_another_process_unless_its_clock_was_wrong(now: int, ahead: int) -> None:
+    made, _ = Ids().new("task", now + ahead)
+    ids = Ids()
+    ids.follow([made], now)
+    identifier, created_at = ids.new("task", now)
+    if ahead <= FOLLOWED:
+        assert identifier > made
+    else:
+        assert created_at == now // 1000 * 1000
