@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ao_server.engine.workflows import moves, planner
+from ao_server.engine.workflows.definition import Step, compiled
 from ao_server.store import rows
 from tests.unit.planner_histories import Fold, History, Odds, random_history, text_of
 
@@ -229,3 +230,19 @@ def test_an_execution_that_a_fault_has_broken_off_is_not_completed_by_a_retry() 
     retried = planner.step(history.graph, moves.State(execution, steps), moves.Retried(), 2)
     assert retried.execution.status == "running" and retried.execution.open == len(steps)
     assert retried.commands == history.folds[0].next.commands
+
+
+def test_bytes_beyond_the_bound_are_not_added_up_to_more_than_the_store_can_hold() -> None:
+    graph = compiled([Step("many", "many", agent_type="t", for_each="parameters.of", max_parallel=10_000)])
+    state = moves.State(
+        rows.Execution(project_id="p", id="e", workflow_id="w", version=1, priority=2, created_at=1, open=1, active=1),
+        {
+            0: rows.ExecutionStep(
+                project_id="p", execution_id="e", place=0, status="running", items=5_000, begun=5_000, running=5_000
+            )
+        },
+    )
+    for _ in range(3_000):
+        following = planner.step(graph, state, moves.Completed(0, planner.MAX_OUTPUT_BYTES), 1)
+        state = moves.State(following.execution, {**state.steps, **following.steps})
+    assert state.steps[0].error_code == "output_too_large" and state.steps[0].bytes < 2**31

@@ -124,7 +124,7 @@ class ExecutionStep(SQLModel, table=True):
     last_id: str | None = Field(default=None, sa_column=columns.changing(String, nullable=True))
     # What ended it from outside: `approved`, `rejected` or `timed_out`.
     decision: str | None = Field(default=None, sa_column=columns.changing(String, nullable=True))
-    # Bytes of its results so far.
+    # Bytes of its results so far, up to the first beyond their bound.
     bytes: int = Field(default=0, sa_column=columns.changing(Integer))
     # The place of the step that is undone after it, and how far its own undoing is: `pending`, `running`, or an end.
     undo_next: int | None = Field(default=None, sa_column=columns.changing(Integer, nullable=True))

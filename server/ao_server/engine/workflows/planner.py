@@ -175,7 +175,8 @@ class _Fold:
         if row.compensation == "running":
             self._undone(row, "completed")
             return
-        row.bytes += size
+        # Beyond the bound one number is as good as another, and ten thousand results of a mebibyte are no integer's.
+        row.bytes = min(row.bytes + size, MAX_OUTPUT_BYTES + 1)
         if row.items is None:
             self._complete(row)
             return

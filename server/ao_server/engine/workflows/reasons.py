@@ -45,7 +45,8 @@ def explain(
         case "failed":
             return Reason(row.error_code or "", row.error_message or "", remedies=_again(execution))
         case "cancelled":
-            how = "was cancelled" if execution.status == "cancelled" else "failed"
+            is_cancelled = execution.phase == "cancelling" or execution.status == "cancelled"
+            how = "was cancelled" if is_cancelled else "failed"
             return Reason("cancelled", f"the execution {how} before it had ended", remedies=_again(execution))
         case _:
             return _completed(row)
