@@ -83,6 +83,15 @@ WRONG: list[tuple[Any, str]] = [
         "steps[1].workflow_id",
     ),
     ({"name": "n", "steps": [{"agent_type": "a", "timeout": 0}]}, "steps[0].timeout"),
+    # What PostgreSQL cannot keep, in texts of their own or in the error that tells of an expression.
+    ({"name": "n", "description": "a\0", "steps": STEPS}, "description"),
+    ({"name": "n", "steps": [{"agent_type": "a", "condition": "abs('\0')"}]}, "steps[0].condition"),
+    ({"name": "n", "steps": [{"agent_type": "a", "for_each": "abs('\0')"}]}, "steps[0].for_each"),
+    ({"name": "n", "steps": [{"agent_type": "a", "input": "abs('\0')"}]}, "steps[0].input"),
+    (
+        {"name": "n", "steps": [{"agent_type": "a", "compensate": {"input": "abs('\0')"}}]},
+        "steps[0].compensate.input",
+    ),
 ]
 
 
