@@ -82,3 +82,17 @@ async def test_an_approval_that_is_asked_for_again_after_a_fault_of_ours_has_all
     assert await flows.statuses(execution, 1) == ["running"]
     await flows.world.pass_time(3)
     assert await flows.statuses(execution, 1) == ["failed"]
+
+
+async def test_an_approval_that_ended_in_a_fault_of_ours_is_approved_again(
+    flows: Flows, break_planner: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    execution = await flows.execute(await flows.keep([step("ask", kind="approval")]))
+    break_planner(execution)
+    await flows.submit(executions.decide(PROJECT, execution, 0, "approved", "Ada", None))
+    assert (await flows.execution(execution)).error_code == "internal_error"
+    monkeypatch.undo()
+    await flows.submit(executions.retry(PROJECT, execution))
+    await flows.submit(executions.decide(PROJECT, execution, 0, "approved", "Bob", None))
+    assert (await flows.execution(execution)).status == "completed"
+    assert await flows.output(execution, 0) == {"approved": True, "who": "Ada"}

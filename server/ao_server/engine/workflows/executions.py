@@ -81,6 +81,7 @@ def decide(
     NotFound; Conflict when the step is not waited for. The same again is fine.
     """
     step_key = Key(rows.ExecutionStep, (project_id, execution_id, place))
+    output_key = Key(rows.ExecutionValue, (project_id, execution_id, work.OUTPUT, place))
 
     def decide(found: Found, now: int) -> Changes[rows.ExecutionStep]:
         execution = _existing(found, project_id, execution_id)
@@ -98,11 +99,14 @@ def decide(
         if decision == "rejected":
             after.error_message = (f"rejected by {who}" + (f": {comment}" if comment else ""))[:MAX_REASON]
             return Changes(after, [after])
+        if found.get(rows.ExecutionValue, *output_key.values) is not None:
+            # It was approved before, and a fault of ours kept the execution from going on: what was said then stays.
+            return Changes(after, [after])
         said = {"approved": True, "who": who, **({} if comment is None else {"comment": comment})}
         output = work.value(execution, work.OUTPUT, place, msgspec.json.encode(said).decode())
         return Changes(after, [after, output])
 
-    return Operation(decide, keys=[Key(rows.Execution, (project_id, execution_id)), step_key])
+    return Operation(decide, keys=[Key(rows.Execution, (project_id, execution_id)), step_key, output_key])
 
 
 def _existing(found: Found, project_id: str, execution_id: str) -> rows.Execution:
