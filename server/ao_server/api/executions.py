@@ -72,12 +72,13 @@ class ExecutionServicer(executions_pb2_grpc.ExecutionServiceServicer):
         found = await executions.steps(self._reader, execution.project_id, execution.id)
         steps = {row.place: row for row in found}
         waiting = await executions.first_waiting(self._reader, execution.project_id, execution.id)
+        may_take = await takers.of_each(waiting.values(), self._reader, self._registry)
         explained: list[executions_pb2.StepExplanation] = []
         for place, step in execution_messages.definitions(graph):
             if steps[place].status == "completed" and steps[place].compensation is None:
                 continue
             task = waiting.get(step.id)
-            why = None if task is None else explain(task, await takers.of(task, self._reader, self._registry))
+            why = None if task is None else explain(task, may_take[task.id])
             reason = reasons.explain(graph, execution, steps, place, why)
             said = tasks_pb2.ExplanationReason(code=reason.code, message=reason.message)
             shown = {"step_id": step.id, "reason": said, "waits_for": reason.waits_for, "remedies": reason.remedies}
