@@ -2,6 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
+
+# Bad fields that stand in a message; all are in its details.
+SHOWN_FIELDS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +39,13 @@ class Invalid(Problem):
     @classmethod
     def field(cls, field: str, message: str) -> "Invalid":
         """One bad field."""
-        return cls(f"{field}: {message}", details=[FieldProblem(field, message)])
+        return cls.fields([FieldProblem(field, message)])
+
+    @classmethod
+    def fields(cls, problems: Sequence[FieldProblem]) -> "Invalid":
+        """Bad fields, at least one."""
+        shown = "; ".join(f"{each.field}: {each.message}" for each in problems[:SHOWN_FIELDS])
+        return cls(shown, details=problems)
 
 
 class Unauthorized(Problem):

@@ -14,6 +14,7 @@ from ao_server.errors import NotFound
 from ao_server.store import execution_values, executions, rows, workflows
 from ao_server.store.execution_values import Source
 from ao_server.store.reader import Reader
+from ao_server.store.workflow_tables import PARAMETERS
 
 # Bytes of an input or an output of a step in a whole execution, and of all of them.
 INLINE_VALUE_BYTES: Final = 16 * 1024
@@ -56,7 +57,7 @@ class ExecutionDetails:
         sizes = await execution_values.sizes(self._reader, execution.project_id, sources)
         inline = _inline(sources, sizes)
         sinks = _sinks(graph, steps, sizes) if execution.status == "completed" else None
-        parameters = execution_values.value(execution.id, "parameters")
+        parameters = execution_values.value(execution.id, PARAMETERS)
         wanted = {parameters, *inline, *(sinks or {}).values()}
         texts = await execution_values.texts(self._reader, execution.project_id, wanted)
         message = messages.listed_execution(execution)

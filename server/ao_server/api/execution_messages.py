@@ -9,6 +9,7 @@ from ao_server.engine.workflows.definition import Graph, Step
 from ao_server.store import execution_values, rows
 from ao_server.store.execution_values import Source
 from ao_server.store.executions import Ran
+from ao_server.store.workflow_tables import INPUT, OUTPUT, RESULT
 
 NOTHING_RAN = Ran()
 
@@ -58,7 +59,7 @@ def input_of(row: rows.ExecutionStep, definition: Step) -> Source:
     """Where the input of a step stands, if it has one."""
     if definition.kind == "task" and definition.for_each is None and row.last_id is not None:
         return execution_values.payload(row.last_id)
-    return execution_values.value(row.execution_id, "input", row.place)
+    return execution_values.value(row.execution_id, INPUT, row.place)
 
 
 def output_of(row: rows.ExecutionStep, definition: Step) -> Source | None:
@@ -71,5 +72,5 @@ def output_of(row: rows.ExecutionStep, definition: Step) -> Source | None:
         if definition.kind == "task":
             return execution_values.result(row.last_id)
         if definition.kind == "workflow":
-            return execution_values.value(row.last_id, "result")
-    return execution_values.value(row.execution_id, "output", row.place)
+            return execution_values.value(row.last_id, RESULT)
+    return execution_values.value(row.execution_id, OUTPUT, row.place)

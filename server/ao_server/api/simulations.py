@@ -45,7 +45,7 @@ def _outcomes(graph: Graph, assumed: Iterable[workflows_pb2.AssumedOutcome]) -> 
         fails = each.status == workflows_pb2.ASSUMED_STATUS_FAILED
         outcomes[each.step_id] = Outcome(fails, each.output if each.HasField("output") else None)
     if problems:
-        raise Invalid("; ".join(f"{each.field}: {each.message}" for each in problems[:3]), details=problems)
+        raise Invalid.fields(problems)
     return outcomes
 
 

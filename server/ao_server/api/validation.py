@@ -29,7 +29,7 @@ def validate(message: Message) -> None:
     wrong = _message_check(message.DESCRIPTOR)(message)
     if wrong is not None:
         problems = [FieldProblem(each.field.removeprefix("."), each.message) for each in _inside("", wrong)]
-        raise Invalid("; ".join(f"{each.field}: {each.message}" for each in problems[:3]), details=problems)
+        raise Invalid.fields(problems)
 
 
 @cache

@@ -7,8 +7,8 @@ from agent_orchestration.v1 import tasks_pb2, workflows_pb2
 from ao_server.api import messages, task_requests
 from ao_server.engine.workflows.definition import Compensation, Step
 
-_TEXTS = ("agent_type", "type", "input", "condition", "for_each", "max_parallel", "workflow_id")
-_COMPENSATION_TEXTS = ("agent_type", "type", "input")
+_AS_SENT = ("agent_type", "type", "input", "condition", "for_each", "max_parallel", "workflow_id")
+_OF_COMPENSATION = ("agent_type", "type", "input")
 
 
 def steps(given: Iterable[workflows_pb2.WorkflowStep]) -> list[Step]:
@@ -23,7 +23,7 @@ def shown(found: Iterable[Step]) -> list[workflows_pb2.WorkflowStep]:
 
 def _step(given: workflows_pb2.WorkflowStep, position: int) -> Step:
     identifier = given.id if given.HasField("id") else f"step_{position}"
-    more: dict[str, Any] = _present(given, _TEXTS)
+    more: dict[str, Any] = _present(given, _AS_SENT)
     if given.kind:
         more["kind"] = messages.enum_name(workflows_pb2.StepKind, given.kind)
     if given.on_failure:
@@ -33,7 +33,7 @@ def _step(given: workflows_pb2.WorkflowStep, position: int) -> Step:
     if given.HasField("timeout"):
         more["timeout"] = task_requests.timeout(given.timeout)
     if given.HasField("compensate"):
-        more["compensate"] = Compensation(**_present(given.compensate, _COMPENSATION_TEXTS))
+        more["compensate"] = Compensation(**_present(given.compensate, _OF_COMPENSATION))
     return Step(
         id=identifier,
         name=given.name if given.HasField("name") else identifier,

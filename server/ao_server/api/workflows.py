@@ -100,7 +100,7 @@ class WorkflowServicer(workflows_pb2_grpc.WorkflowServiceServicer):
         self, request: workflows_pb2.ExecuteWorkflowRequest, context: Any
     ) -> workflows_pb2.ExecuteWorkflowResponse:
         """Begins an execution."""
-        parameters = request.parameters if request.HasField("parameters") else "{}"
+        parameters = _parameters(request)
         priority = messages.PRIORITIES[request.priority or common_pb2.PRIORITY_MEDIUM]
         project_id = calls.current().project_id
         operation = executions.execute(project_id, request.workflow_id, parameters, priority, self._ids)
@@ -113,7 +113,7 @@ class WorkflowServicer(workflows_pb2_grpc.WorkflowServiceServicer):
     ) -> workflows_pb2.SimulateWorkflowResponse:
         """Plays a workflow through."""
         graph = await self._details.newest_graph(await self._existing(request.workflow_id))
-        parameters = request.parameters if request.HasField("parameters") else "{}"
+        parameters = _parameters(request)
         data = await simulations.simulate(self._reader, graph, parameters, request.outcomes)
         return workflows_pb2.SimulateWorkflowResponse(data=data)
 
@@ -126,7 +126,7 @@ class WorkflowServicer(workflows_pb2_grpc.WorkflowServiceServicer):
         named = {step.workflow_id for step in steps if step.workflow_id is not None}
         known = await workflows.existing(self._reader, calls.current().project_id, named)
         catalog.check_named(steps, known)
-        parameters = request.parameters if request.HasField("parameters") else "{}"
+        parameters = _parameters(request)
         data = await simulations.simulate(self._reader, graph, parameters, request.outcomes)
         return workflows_pb2.SimulateStepsResponse(data=data)
 
@@ -153,6 +153,14 @@ async def _checked(request: workflows_pb2.CreateWorkflowRequest | workflows_pb2.
     else:
         await asyncio.to_thread(definition.compiled, steps)
     return steps
+
+
+def _parameters(
+    request: workflows_pb2.ExecuteWorkflowRequest
+    | workflows_pb2.SimulateWorkflowRequest
+    | workflows_pb2.SimulateStepsRequest,
+) -> str:
+    return request.parameters if request.HasField("parameters") else "{}"
 
 
 def _message(workflow: rows.Workflow, steps: Sequence[Step]) -> workflows_pb2.Workflow:

@@ -86,6 +86,13 @@ async def step(reader: Reader, project_id: str, execution_id: str, place: int) -
     )
 
 
+async def next_due_at(reader: Reader) -> int | None:
+    """When the next step is due, of every project; None when none is."""
+    statement = select(func.min(_STEP.due_at)).where(_STEP.due_at.is_not(None))
+    async with reader.connect() as connection:
+        return (await connection.execute(statement)).scalar_one()
+
+
 async def ran(
     reader: Reader, project_id: str, execution_id: str, last_ids: Collection[str], *, step_id: str | None = None
 ) -> Ran:

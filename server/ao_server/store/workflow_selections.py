@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from ao_server.store import rows, tables
+from ao_server.store import rows, tables, workflow_tables
 from ao_server.store.changes import Selection, ValueSelection
 from ao_server.store.database import Database
 
@@ -13,7 +13,8 @@ class WorkflowSelections:
     # Those of executions that were completed, unless they were too large.
     _RESULTS: Final = (
         "FROM executions e JOIN execution_values v"
-        " ON v.project_id = e.project_id AND v.execution_id = e.id AND v.name = 'result' AND v.place = 0"
+        " ON v.project_id = e.project_id AND v.execution_id = e.id AND v.place = 0"
+        f" AND v.name = '{workflow_tables.RESULT}'"
     )
 
     def __init__(self, database: Database) -> None:

@@ -1,6 +1,6 @@
 """The tables of workflows and their executions; see `tables` for what holds of all."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from sqlalchemy import BigInteger, CheckConstraint, Index, Integer, String, Text
 from sqlmodel import Field, SQLModel
@@ -136,10 +136,16 @@ class ExecutionStep(SQLModel, table=True):
     error_message: str | None = Field(default=None, sa_column=columns.changing(Text, nullable=True))
 
 
+# The names of values: what an execution is given, in place 0; what a step is given, where no task has that, and what
+# it gives; what the execution itself gives, in place 0, where another waits for it.
+PARAMETERS: Final = "parameters"
+INPUT: Final = "input"
+OUTPUT: Final = "output"
+RESULT: Final = "result"
+
+
 class ExecutionValue(SQLModel, table=True):
-    """The text of a JSON value of an execution: its `parameters` (place 0); of a step its `output`, and its `input`
-    where no task has that; its own `result` (place 0), where another execution waits for it.
-    """
+    """The text of a JSON value of an execution."""
 
     __tablename__: ClassVar[Any] = "execution_values"
 

@@ -141,4 +141,4 @@ def check_named(steps: Sequence[Step], known: Collection[str], own_id: str | Non
         elif step.workflow_id not in known:
             problems.append(FieldProblem(field, f"step '{step.id}': there is no such workflow"))
     if problems:
-        raise Invalid("; ".join(f"{each.field}: {each.message}" for each in problems[:3]), details=problems)
+        raise Invalid.fields(problems)

@@ -121,7 +121,7 @@ class _Problems:
         """Invalid with what was found, if any, by place: the first of it."""
         details = [problem for _, problem in sorted(self.found, key=lambda each: each[0])][:SHOWN_PROBLEMS]
         if details:
-            raise Invalid("; ".join(f"{each.field}: {each.message}" for each in details[:3]), details=details)
+            raise Invalid.fields(details)
 
 
 def _places(steps: Sequence[Step], problems: _Problems) -> dict[str, int]:

@@ -9,7 +9,7 @@ import structlog
 from ao_server.engine.alarm import Alarm
 from ao_server.engine.clock import Clock
 from ao_server.errors import DeadlineExceeded, Unavailable
-from ao_server.store import rows, steps
+from ao_server.store import executions, rows
 from ao_server.store.changes import Change, Changes, Found, Operation
 from ao_server.store.reader import Reader
 from ao_server.store.workflow_selections import WorkflowSelections
@@ -42,7 +42,7 @@ class DueSteps:
             try:
                 while await writer.submit(self.end()) == ENDED_AT_ONCE:
                     pass
-                kept = await steps.next_due_at(self._reader)
+                kept = await executions.next_due_at(self._reader)
                 if kept is not None:
                     self._alarm.expect(kept)
             except (Unavailable, DeadlineExceeded) as problem:

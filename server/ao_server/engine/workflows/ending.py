@@ -6,7 +6,7 @@ from typing import Final
 from ao_server.engine import transitions
 from ao_server.engine.ids import Ids
 from ao_server.engine.transitions import Failure
-from ao_server.engine.workflows import evaluation, moves, work
+from ao_server.engine.workflows import evaluation, moves, planner, work
 from ao_server.engine.workflows.evaluation import CannotBegin
 from ao_server.engine.workflows.happenings import ExecutionKey
 from ao_server.engine.workflows.interpreter import Budget
@@ -67,7 +67,7 @@ class Ending:
         result = evaluation.spliced(known.values(sinks).outputs)
 
         def decide(found: Found, now: int) -> Changes[None]:
-            if len(result.encode()) > evaluation.MAX_INPUT_BYTES:
+            if len(result.encode()) > planner.MAX_OUTPUT_BYTES:
                 return Changes(None)
             return Changes(None, [work.value(known.execution, work.RESULT, 0, result)])
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ao_server.engine.ids import Ids
 from ao_server.engine.transitions import Failure
-from ao_server.engine.workflows import ending, evaluation, moves, planner, tidings, work
+from ao_server.engine.workflows import ending, moves, planner, tidings, work
 from ao_server.engine.workflows.beginning import Beginning
 from ao_server.engine.workflows.ending import Ending
 from ao_server.engine.workflows.graphs import Graphs
@@ -229,7 +229,7 @@ def _end_of_child(child: rows.Execution, step: rows.ExecutionStep, found: Found)
     if child.status == "completed":
         result = found.get(rows.ExecutionValue, child.project_id, child.id, work.RESULT, 0)
         if result is None:
-            problem = f"the outputs of {child.id} are more than {evaluation.MAX_INPUT_BYTES} bytes together"
+            problem = f"the outputs of {child.id} are more than {planner.MAX_OUTPUT_BYTES} bytes together"
             return moves.Failed(step.place, Failure("output_too_large", problem))
         return moves.Completed(step.place, len(result.value.encode()))
     if step.decision is not None:

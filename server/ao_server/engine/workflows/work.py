@@ -7,13 +7,12 @@ from ao_server.engine.ids import Ids
 from ao_server.engine.workflows.definition import Step
 from ao_server.store import rows
 from ao_server.store.changes import Changes
+from ao_server.store.workflow_tables import INPUT, OUTPUT, PARAMETERS, RESULT
+
+__all__ = ["INPUT", "OUTPUT", "PARAMETERS", "RESULT", "NewExecution", "execution", "task", "undoing", "value"]
 
 # What a task of a step without a type is: what the agent does by default.
 DEFAULT_TYPE = "default"
-PARAMETERS = "parameters"
-INPUT = "input"
-OUTPUT = "output"
-RESULT = "result"
 
 
 class NewExecution(msgspec.Struct, frozen=True):
