@@ -9,13 +9,14 @@ from agent_orchestration.v1 import executions_pb2, workflows_pb2
 from ao_gateway import scalars
 from ao_server.engine.workflows import (
     beginning,
+    budgets,
     definition,
     evaluation,
     expressions,
     interpreter,
     planner,
+    room,
     steps,
-    tally,
 )
 from tests.docs.blocks import shell_blocks
 from tests.docs.shells import Shell
@@ -76,7 +77,7 @@ def test_every_limit_is_that_of_the_code() -> None:
         "nesting, or parentheses, of an expression": f"{expressions.MAX_DEPTH}",
         "characters that an expression may go through and give": f"{evaluation.MAX_WORK:,}",
         "steps of computing an expression, or the inputs of items that begin together": f"{interpreter.MAX_VISITS:,}",
-        "steps of computing all that an execution does at the same moment": f"{tally.MAX_COMPUTED:,}",
+        "steps of computing all that an execution does at the same moment": f"{budgets.MAX_COMPUTED:,}",
         "inputs of items that begin together": f"{evaluation.MAX_BATCH_BYTES // 1024**2} MiB",
         "items of a for_each": f"{evaluation.MAX_ITEMS:,}",
         "max_parallel": f"{steps.MAX_PARALLEL:,}",
@@ -84,5 +85,7 @@ def test_every_limit_is_that_of_the_code() -> None:
         "output of a step": "1 MiB",
         "input of a step": "1 MiB",
         "executions within executions": f"{beginning.MAX_DEPTH}",
-        "items that such executions begin at the same moment": f"{tally.MAX_TOGETHER:,}",
+        "executions of steps that begin or stop at once; further ones follow as soon as others have had their turn": (
+            f"{room.EXECUTIONS}"
+        ),
     }

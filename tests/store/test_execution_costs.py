@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from ao_server.engine.workflows import executions, tally
+from ao_server.engine.workflows import budgets, executions
 from ao_server.engine.workflows.definition import Compensation
 from ao_server.engine.workflows.interpreter import Interpreter
 from tests.store.fleet_world import PROJECT
@@ -26,7 +26,7 @@ def visits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return visit(self, node, *rest, **more)
 
     monkeypatch.setattr(Interpreter, "visit", counted)
-    monkeypatch.setattr(tally, "MAX_COMPUTED", LIMIT)
+    monkeypatch.setattr(budgets, "MAX_COMPUTED", LIMIT)
     return found
 
 

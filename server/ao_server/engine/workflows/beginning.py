@@ -5,12 +5,13 @@ from typing import Any, Final
 
 from ao_server.engine.ids import Ids
 from ao_server.engine.workflows import evaluation, moves, work
+from ao_server.engine.workflows.budgets import Budgets
 from ao_server.engine.workflows.definition import Node
 from ao_server.engine.workflows.evaluation import Batch, CannotBegin
-from ao_server.engine.workflows.happenings import ExecutionKey
+from ao_server.engine.workflows.interpreter import Budget
 from ao_server.engine.workflows.knowledge import Knowledge, Operations
 from ao_server.engine.workflows.lists import Listed, Lists, StepKey
-from ao_server.engine.workflows.tally import Tally
+from ao_server.engine.workflows.room import Room
 from ao_server.store import rows
 from ao_server.store.changes import Changes, Found, Key, Operation
 from ao_server.store.workflow_selections import WorkflowSelections
@@ -26,23 +27,28 @@ class Beginning:
         self,
         known: Knowledge,
         lists: Lists,
-        tally: Tally,
+        room: Room,
+        budgets: Budgets,
         selections: WorkflowSelections,
         ids: Ids,
         events: list[moves.Event],
         *,
         is_first: bool,
     ) -> None:
-        """`is_first`: the execution itself begins. `tally`: of the transaction."""
+        """`is_first`: the execution itself begins. `room`, `budgets`: of the transaction."""
         self._known = known
         self._lists = lists
-        self._tally = tally
+        self._room = room
         self._selections = selections
         self._ids = ids
         self._events = events
-        # Of all that is computed in the transaction.
-        self._whole = tally.budget(known.key)
+        self._budgets = budgets
         self._is_first = is_first
+
+    @property
+    def _whole(self) -> Budget:
+        """Of all that is computed in the transaction."""
+        return self._budgets.of(self._known.execution)
 
     def look(self, place: int) -> Operations:
         """Evaluates the condition and the list of a step."""
@@ -50,10 +56,6 @@ class Beginning:
         reads = known.graph.reads(place)
         yield from known.load(reads)
         looked, items = evaluation.look(known.graph.nodes[place], values := known.values(reads), self._whole)
-        try:
-            self._tally.count(known.key, len(items))
-        except CannotBegin as refusal:
-            looked, items = moves.Looked(place, failure=refusal.failure), []
         if items and not known.steps[place].kept:
             self._lists.put(self._key(place), Listed(values, items, None))
         self._events.append(looked)
@@ -101,6 +103,7 @@ class Beginning:
             changes.rows += task.rows
             changes.events += task.events
             made.append(task.answer.id)
+        self._room.take_tasks(len(made))
         changes.rows += self._made(command.place, made)
         return changes
 
@@ -117,6 +120,7 @@ class Beginning:
                 return Changes(None)
             step = known.definition(node.place)
             task = work.task(known.execution, step, payload, self._ids, now, is_first=self._is_first)
+            self._room.take_tasks(1)
             return Changes(None, [*task.rows, *self._made(node.place, [task.answer.id])], task.events)
 
         return Operation(decide)
@@ -155,8 +159,6 @@ class Beginning:
                 try:
                     if known.steps[command.place].decision is not None:
                         raise CannotBegin("timeout", "the step was not completed in time")
-                    if index is None:
-                        self._tally.count(known.key, 1)
                     version = _executable(workflow, known.execution)
                     parameters = evaluation.child_parameters(node, values, batch, item, index)
                 except CannotBegin as refusal:
@@ -172,9 +174,8 @@ class Beginning:
                     step.id,
                     index,
                 )
-                child = work.execution(new, self._ids, now)
+                child = work.execution(new, self._ids, now, is_postponed=not self._room.take_execution())
                 changes.include([child])
-                self._tally.add_child(known.key, ExecutionKey(known.key.project_id, child.answer.id))
                 made.append(child.answer.id)
             changes.rows += self._made(command.place, made, now)
             return changes

@@ -7,10 +7,11 @@ from ao_server.engine import transitions
 from ao_server.engine.ids import Ids
 from ao_server.engine.transitions import Failure
 from ao_server.engine.workflows import evaluation, moves, planner, work
+from ao_server.engine.workflows.budgets import Budgets
 from ao_server.engine.workflows.evaluation import CannotBegin
 from ao_server.engine.workflows.happenings import ExecutionKey
-from ao_server.engine.workflows.interpreter import Budget
 from ao_server.engine.workflows.knowledge import Knowledge, Operations
+from ao_server.engine.workflows.room import Room
 from ao_server.store import rows
 from ao_server.store.changes import Changes, Found, Operation
 from ao_server.store.workflow_selections import WorkflowSelections
@@ -24,21 +25,21 @@ class Ending:
     def __init__(
         self,
         known: Knowledge,
+        room: Room,
+        budgets: Budgets,
         selections: WorkflowSelections,
         ids: Ids,
         stop: Callable[[rows.Task], None],
         events: list[moves.Event],
-        whole: Budget,
     ) -> None:
-        """`stop` tells the process of a running task to stop it, after the commit. `whole`: of all that is computed in
-        the transaction.
-        """
+        """`room`, `budgets`: of the transaction. `stop` tells the process of a task to stop it, after the commit."""
         self._known = known
+        self._room = room
         self._selections = selections
         self._ids = ids
         self._stop = stop
         self._events = events
-        self._whole = whole
+        self._budgets = budgets
 
     def do(self, command: moves.Command) -> Operations:
         """Carries out a command."""
@@ -51,7 +52,7 @@ class Ending:
             case moves.Stop():
                 yield from self._stop_approvals(transitions.STOPPED)
                 yield stop_tasks(self._known.key, transitions.STOPPED, self._selections, self._stop)
-                yield stop_children(self._known.key, self._selections)
+                yield stop_children(self._known.key, self._room, self._selections)
             case moves.Undo(place):
                 yield from self._undo(place)
             case moves.Close():
@@ -112,7 +113,7 @@ class Ending:
 
         def decide(found: Found, now: int) -> Changes[None]:
             try:
-                payload = evaluation.undo_payload(node, known.values(reads), self._whole)
+                payload = evaluation.undo_payload(node, known.values(reads), self._budgets.of(known.execution))
             except CannotBegin as refusal:
                 self._events.append(moves.Failed(place, refusal.failure))
                 return Changes(None)
@@ -157,7 +158,9 @@ def stop_tasks(
     return Operation(decide, selection=selections.unfinished_tasks(*key), delivered=delivered)
 
 
-def stop_children(key: ExecutionKey, selections: WorkflowSelections, step_id: str | None = None) -> Operation[None]:
+def stop_children(
+    key: ExecutionKey, room: Room, selections: WorkflowSelections, step_id: str | None = None
+) -> Operation[None]:
     """Asks the executions to stop that the steps of an execution, or this one of them, have begun."""
 
     def decide(found: Found, now: int) -> Changes[None]:
@@ -167,6 +170,7 @@ def stop_children(key: ExecutionKey, selections: WorkflowSelections, step_id: st
             if is_meant and child.phase != "ended" and child.cancel_requested_at is None:
                 changes.rows.append(after := rows.copy_of(child))
                 after.cancel_requested_at = now
+                after.postponed = 1 if child.postponed or not room.take_execution() else None
         return changes
 
     return Operation(decide, selection=selections.running_children(*key))

@@ -64,11 +64,7 @@ class Knowledge:
 
     def begin(self) -> None:
         """It is new: so are its steps."""
-        project_id, execution_id = self.key
-        self.steps = {
-            node.place: rows.ExecutionStep(project_id=project_id, execution_id=execution_id, place=node.place)
-            for node in self.graph.nodes
-        }
+        self.steps = {row.place: row for row in work.steps(self.key, self.graph)}
 
     def take_execution(self, found: Found) -> None:
         """Takes in the execution as it is now: another one that it is a step of may have asked it to stop meanwhile."""

@@ -34,7 +34,8 @@ class Planning:
     def follow_ups(self, batch: Batch) -> Generator[Sequence[Operation[Any]], None, None]:
         """Rounds of operations for one transaction, until nothing more follows from its changes."""
         self._tools.lists.begin()
-        self._tools.tally.begin()
+        self._tools.room.begin()
+        self._tools.budgets.begin()
         happenings = Happenings()
         while found := happenings.of(batch.changes()):
             yield from self._rounds(found)
@@ -94,4 +95,4 @@ def _give_up(key: ExecutionKey, tools: Tools) -> Operations:
 
     yield Operation(decide, keys=[Key(rows.Execution, tuple(key))])
     yield ending.stop_tasks(key, transitions.STOPPED, tools.selections, tools.stop)
-    yield ending.stop_children(key, tools.selections)
+    yield ending.stop_children(key, tools.room, tools.selections)

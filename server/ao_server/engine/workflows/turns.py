@@ -4,12 +4,13 @@ until nothing is left but to wait.
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ao_server.engine.ids import Ids
 from ao_server.engine.transitions import Failure
 from ao_server.engine.workflows import ending, moves, planner, tidings, work
 from ao_server.engine.workflows.beginning import Beginning
+from ao_server.engine.workflows.budgets import Budgets
 from ao_server.engine.workflows.ending import Ending
 from ao_server.engine.workflows.graphs import Graphs
 from ao_server.engine.workflows.happenings import (
@@ -24,7 +25,7 @@ from ao_server.engine.workflows.happenings import (
 )
 from ao_server.engine.workflows.knowledge import Knowledge, Operations
 from ao_server.engine.workflows.lists import Lists, StepKey
-from ao_server.engine.workflows.tally import Tally
+from ao_server.engine.workflows.room import Room
 from ao_server.store import rows
 from ao_server.store.changes import Changes, Found, Key, Operation
 from ao_server.store.workflow_selections import WorkflowSelections
@@ -36,10 +37,11 @@ class Tools:
 
     graphs: Graphs
     lists: Lists
-    tally: Tally
+    room: Room
     selections: WorkflowSelections
     ids: Ids
     stop: Callable[[rows.Task], None]
+    budgets: Budgets = field(default_factory=Budgets)
 
 
 class Turn:
@@ -48,16 +50,24 @@ class Turn:
     def __init__(self, key: ExecutionKey, happenings: Sequence[Happening], tools: Tools) -> None:
         self._happenings = happenings
         self._lists = tools.lists
+        self._room = tools.room
         self._selections = tools.selections
         self._known = Knowledge(key, tools.graphs)
         self._events: list[moves.Event] = []
         self._commands: deque[moves.Command] = deque()
         is_first = any(isinstance(each, Begun) for each in happenings)
         self._beginning = Beginning(
-            self._known, tools.lists, tools.tally, tools.selections, tools.ids, self._events, is_first=is_first
+            self._known,
+            tools.lists,
+            tools.room,
+            tools.budgets,
+            tools.selections,
+            tools.ids,
+            self._events,
+            is_first=is_first,
         )
         self._ending = Ending(
-            self._known, tools.selections, tools.ids, tools.stop, self._events, tools.tally.budget(key)
+            self._known, tools.room, tools.budgets, tools.selections, tools.ids, tools.stop, self._events
         )
 
     def operations(self) -> Operations:
@@ -69,7 +79,9 @@ class Turn:
         yield self._fold(self._happenings)
         for each in self._happenings:
             if isinstance(each, StepDecided) and known.definition(each.step.place).kind == "workflow":
-                yield ending.stop_children(known.key, self._selections, known.definition(each.step.place).id)
+                yield ending.stop_children(
+                    known.key, self._room, self._selections, known.definition(each.step.place).id
+                )
         while self._events or self._commands:
             if self._events:
                 events = list(self._events)
