@@ -61,11 +61,9 @@ from ao_server.engine.unhandled import Unhandled
 from ao_server.engine.waits import Waits
 from ao_server.engine.workflows.due import DueSteps
 from ao_server.engine.workflows.graphs import Graphs
-from ao_server.engine.workflows.lists import Lists
 from ao_server.engine.workflows.planning import Planning
 from ao_server.engine.workflows.postponed import PostponedExecutions
-from ao_server.engine.workflows.room import Room
-from ao_server.engine.workflows.turns import Tools
+from ao_server.engine.workflows.tools import Tools
 from ao_server.errors import CannotStart
 from ao_server.listening import listen
 from ao_server.settings import Settings
@@ -148,7 +146,7 @@ async def serving(settings: Settings, stop: asyncio.Event) -> AsyncGenerator[Ser
         def stop_task(task: rows.Task) -> None:
             fleet.stop_attempt(task, "requested")
 
-        planning = Planning(Tools(graphs, Lists(), Room(), workflow_selections, ids, stop_task))
+        planning = Planning(Tools(graphs, workflow_selections, ids, stop_task))
         writer = Writer(
             database,
             clock.now,

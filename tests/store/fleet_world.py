@@ -40,8 +40,7 @@ from ao_server.engine.workflows.graphs import Graphs
 from ao_server.engine.workflows.lists import Lists
 from ao_server.engine.workflows.planning import Planning
 from ao_server.engine.workflows.postponed import PostponedExecutions
-from ao_server.engine.workflows.room import Room
-from ao_server.engine.workflows.turns import Tools
+from ao_server.engine.workflows.tools import Tools
 from ao_server.errors import Problem
 from ao_server.store import rows
 from ao_server.store.changes import Change, Operation, ValueSelection
@@ -164,7 +163,7 @@ class World:
         self.due_steps = DueSteps(self.reader, self.workflow_selections, self.clock)
         self.postponed = PostponedExecutions(self.workflow_selections)
         self.lists = Lists()
-        self.planning = Planning(Tools(self.graphs, self.lists, Room(), self.workflow_selections, self.ids, self._stop))
+        self.planning = Planning(Tools(self.graphs, self.workflow_selections, self.ids, self._stop, self.lists))
         self.events: list[rows.Event] = []
         self.deaths: list[BaseException] = []
         self.writer = SteppedWriter(

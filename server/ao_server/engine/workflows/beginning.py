@@ -3,18 +3,15 @@
 from collections.abc import Generator, Sequence
 from typing import Any, Final
 
-from ao_server.engine.ids import Ids
 from ao_server.engine.workflows import evaluation, moves, work
-from ao_server.engine.workflows.budgets import Budgets
 from ao_server.engine.workflows.definition import Node
 from ao_server.engine.workflows.evaluation import Batch, CannotBegin
 from ao_server.engine.workflows.interpreter import Budget
 from ao_server.engine.workflows.knowledge import Knowledge, Operations
-from ao_server.engine.workflows.lists import Listed, Lists, StepKey
-from ao_server.engine.workflows.room import Room
+from ao_server.engine.workflows.lists import Listed, StepKey
+from ao_server.engine.workflows.tools import Tools
 from ao_server.store import rows
 from ao_server.store.changes import Changes, Found, Key, Operation
-from ao_server.store.workflow_selections import WorkflowSelections
 
 # Executions within executions.
 MAX_DEPTH: Final = 10
@@ -23,26 +20,15 @@ MAX_DEPTH: Final = 10
 class Beginning:
     """Of one execution, in one transaction. `events` takes what follows at once."""
 
-    def __init__(
-        self,
-        known: Knowledge,
-        lists: Lists,
-        room: Room,
-        budgets: Budgets,
-        selections: WorkflowSelections,
-        ids: Ids,
-        events: list[moves.Event],
-        *,
-        is_first: bool,
-    ) -> None:
-        """`is_first`: the execution itself begins. `room`, `budgets`: of the transaction."""
+    def __init__(self, known: Knowledge, tools: Tools, events: list[moves.Event], *, is_first: bool) -> None:
+        """`is_first`: the execution itself begins."""
         self._known = known
-        self._lists = lists
-        self._room = room
-        self._selections = selections
-        self._ids = ids
+        self._lists = tools.lists
+        self._room = tools.room
+        self._budgets = tools.budgets
+        self._selections = tools.selections
+        self._ids = tools.ids
         self._events = events
-        self._budgets = budgets
         self._is_first = is_first
 
     @property

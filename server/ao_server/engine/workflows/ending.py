@@ -4,14 +4,12 @@ from collections.abc import Callable
 from typing import Final
 
 from ao_server.engine import transitions
-from ao_server.engine.ids import Ids
 from ao_server.engine.transitions import Failure
 from ao_server.engine.workflows import evaluation, moves, planner, work
-from ao_server.engine.workflows.budgets import Budgets
 from ao_server.engine.workflows.evaluation import CannotBegin
 from ao_server.engine.workflows.happenings import ExecutionKey
 from ao_server.engine.workflows.knowledge import Knowledge, Operations
-from ao_server.engine.workflows.room import Room
+from ao_server.engine.workflows.tools import Tools
 from ao_server.store import rows
 from ao_server.store.changes import Changes, Found, Operation
 from ao_server.store.workflow_selections import WorkflowSelections
@@ -22,24 +20,10 @@ ANOTHER_FAILED: Final = Failure("cancelled", "another step of the execution has 
 class Ending:
     """Of one execution, in one transaction. `events` takes what follows at once."""
 
-    def __init__(
-        self,
-        known: Knowledge,
-        room: Room,
-        budgets: Budgets,
-        selections: WorkflowSelections,
-        ids: Ids,
-        stop: Callable[[rows.Task], None],
-        events: list[moves.Event],
-    ) -> None:
-        """`room`, `budgets`: of the transaction. `stop` tells the process of a task to stop it, after the commit."""
+    def __init__(self, known: Knowledge, tools: Tools, events: list[moves.Event]) -> None:
         self._known = known
-        self._room = room
-        self._selections = selections
-        self._ids = ids
-        self._stop = stop
+        self._tools = tools
         self._events = events
-        self._budgets = budgets
 
     def do(self, command: moves.Command) -> Operations:
         """Carries out a command."""
@@ -48,11 +32,11 @@ class Ending:
                 yield self._gather(place)
             case moves.StopWaiting():
                 yield from self._stop_approvals(ANOTHER_FAILED)
-                yield stop_tasks(self._known.key, ANOTHER_FAILED, self._selections, None)
+                yield stop_tasks(self._known.key, ANOTHER_FAILED, self._tools.selections, None)
             case moves.Stop():
                 yield from self._stop_approvals(transitions.STOPPED)
-                yield stop_tasks(self._known.key, transitions.STOPPED, self._selections, self._stop)
-                yield stop_children(self._known.key, self._room, self._selections)
+                yield stop_tasks(self._known.key, transitions.STOPPED, self._tools.selections, self._tools.stop)
+                yield stop_children(self._known.key, self._tools)
             case moves.Undo(place):
                 yield from self._undo(place)
             case moves.Close():
@@ -77,7 +61,7 @@ class Ending:
     def _gather(self, place: int) -> Operation[None]:
         known = self._known
         row, step = known.steps[place], known.definition(place)
-        selections = self._selections
+        selections = self._tools.selections
         find = selections.results_of_tasks if step.kind == "task" else selections.results_of_children
         selection = None if row.first_id is None else find(*known.key, step.id, row.first_id)
 
@@ -113,11 +97,11 @@ class Ending:
 
         def decide(found: Found, now: int) -> Changes[None]:
             try:
-                payload = evaluation.undo_payload(node, known.values(reads), self._budgets.of(known.execution))
+                payload = evaluation.undo_payload(node, known.values(reads), self._tools.budgets.of(known.execution))
             except CannotBegin as refusal:
                 self._events.append(moves.Failed(place, refusal.failure))
                 return Changes(None)
-            made = work.undoing(known.execution, step, payload, self._ids, now)
+            made = work.undoing(known.execution, step, payload, self._tools.ids, now)
             return Changes(None, made.rows, made.events)
 
         yield Operation(decide)
@@ -132,7 +116,7 @@ class Ending:
             self._events.append(moves.Closed())
             return Changes(None)
 
-        return Operation(decide, selection=self._selections.pending_steps(*known.key))
+        return Operation(decide, selection=self._tools.selections.pending_steps(*known.key))
 
 
 def stop_tasks(
@@ -158,9 +142,7 @@ def stop_tasks(
     return Operation(decide, selection=selections.unfinished_tasks(*key), delivered=delivered)
 
 
-def stop_children(
-    key: ExecutionKey, room: Room, selections: WorkflowSelections, step_id: str | None = None
-) -> Operation[None]:
+def stop_children(key: ExecutionKey, tools: Tools, step_id: str | None = None) -> Operation[None]:
     """Asks the executions to stop that the steps of an execution, or this one of them, have begun."""
 
     def decide(found: Found, now: int) -> Changes[None]:
@@ -170,7 +152,7 @@ def stop_children(
             if is_meant and child.phase != "ended" and child.cancel_requested_at is None:
                 changes.rows.append(after := rows.copy_of(child))
                 after.cancel_requested_at = now
-                after.postponed = 1 if child.postponed or not room.take_execution() else None
+                after.postponed = 1 if child.postponed or not tools.room.take_execution() else None
         return changes
 
-    return Operation(decide, selection=selections.running_children(*key))
+    return Operation(decide, selection=tools.selections.running_children(*key))

@@ -15,7 +15,8 @@ from ao_server.engine import transitions
 from ao_server.engine.workflows import ending, tidings
 from ao_server.engine.workflows.happenings import ExecutionKey, Happening, Happenings
 from ao_server.engine.workflows.knowledge import Operations
-from ao_server.engine.workflows.turns import Tools, Turn
+from ao_server.engine.workflows.tools import Tools
+from ao_server.engine.workflows.turns import Turn
 from ao_server.store import rows
 from ao_server.store.batch import Batch
 from ao_server.store.changes import Change, Changes, Found, Key, Operation
@@ -95,4 +96,4 @@ def _give_up(key: ExecutionKey, tools: Tools) -> Operations:
 
     yield Operation(decide, keys=[Key(rows.Execution, tuple(key))])
     yield ending.stop_tasks(key, transitions.STOPPED, tools.selections, tools.stop)
-    yield ending.stop_children(key, tools.room, tools.selections)
+    yield ending.stop_children(key, tools)

@@ -3,16 +3,12 @@ until nothing is left but to wait.
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
-from ao_server.engine.ids import Ids
 from ao_server.engine.transitions import Failure
 from ao_server.engine.workflows import ending, moves, planner, tidings, work
 from ao_server.engine.workflows.beginning import Beginning
-from ao_server.engine.workflows.budgets import Budgets
 from ao_server.engine.workflows.ending import Ending
-from ao_server.engine.workflows.graphs import Graphs
 from ao_server.engine.workflows.happenings import (
     Begun,
     CancelWanted,
@@ -24,24 +20,10 @@ from ao_server.engine.workflows.happenings import (
     TaskEnded,
 )
 from ao_server.engine.workflows.knowledge import Knowledge, Operations
-from ao_server.engine.workflows.lists import Lists, StepKey
-from ao_server.engine.workflows.room import Room
+from ao_server.engine.workflows.lists import StepKey
+from ao_server.engine.workflows.tools import Tools
 from ao_server.store import rows
 from ao_server.store.changes import Changes, Found, Key, Operation
-from ao_server.store.workflow_selections import WorkflowSelections
-
-
-@dataclass(frozen=True, slots=True)
-class Tools:
-    """What every turn works with. `stop` tells the process of a running task to stop it, after the commit."""
-
-    graphs: Graphs
-    lists: Lists
-    room: Room
-    selections: WorkflowSelections
-    ids: Ids
-    stop: Callable[[rows.Task], None]
-    budgets: Budgets = field(default_factory=Budgets)
 
 
 class Turn:
@@ -49,26 +31,13 @@ class Turn:
 
     def __init__(self, key: ExecutionKey, happenings: Sequence[Happening], tools: Tools) -> None:
         self._happenings = happenings
-        self._lists = tools.lists
-        self._room = tools.room
-        self._selections = tools.selections
+        self._tools = tools
         self._known = Knowledge(key, tools.graphs)
         self._events: list[moves.Event] = []
         self._commands: deque[moves.Command] = deque()
         is_first = any(isinstance(each, Begun) for each in happenings)
-        self._beginning = Beginning(
-            self._known,
-            tools.lists,
-            tools.room,
-            tools.budgets,
-            tools.selections,
-            tools.ids,
-            self._events,
-            is_first=is_first,
-        )
-        self._ending = Ending(
-            self._known, tools.room, tools.budgets, tools.selections, tools.ids, tools.stop, self._events
-        )
+        self._beginning = Beginning(self._known, tools, self._events, is_first=is_first)
+        self._ending = Ending(self._known, tools, self._events)
 
     def operations(self) -> Operations:
         """What is to be run."""
@@ -79,9 +48,7 @@ class Turn:
         yield self._fold(self._happenings)
         for each in self._happenings:
             if isinstance(each, StepDecided) and known.definition(each.step.place).kind == "workflow":
-                yield ending.stop_children(
-                    known.key, self._room, self._selections, known.definition(each.step.place).id
-                )
+                yield ending.stop_children(known.key, self._tools, known.definition(each.step.place).id)
         while self._events or self._commands:
             if self._events:
                 events = list(self._events)
@@ -137,7 +104,7 @@ class Turn:
     def _forget_lists(self, steps: Sequence[tuple[rows.ExecutionStep, rows.ExecutionStep]]) -> None:
         for before, after in steps:
             if before.status == "running" and after.status != "running":
-                self._lists.forget(StepKey(*self._known.key, after.place))
+                self._tools.lists.forget(StepKey(*self._known.key, after.place))
 
     def _begin(self, command: moves.Command, events: deque[moves.Event], runs: dict[int, moves.Run]) -> None:
         """Does at once what needs nothing from the store; the rest is done in its turn. `runs`: by place the items that
