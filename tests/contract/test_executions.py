@@ -173,6 +173,19 @@ async def test_a_cancelled_execution_leaves_nothing_pending(line: Line) -> None:
     assert (await api.post(f"/executions/{execution_id}/cancel")).data == whole
 
 
+async def test_an_undoing_that_waits_says_what_for(line: Line) -> None:
+    steps = [line.step("a", compensate={"agent_type": f"{line.type}_gone"}), line.step("b", on_failure="compensate")]
+    execution_id = await line.execute(steps)
+    await line.work()
+    await line.work(**ERROR)
+    explained = (await line.api.get(f"/executions/{execution_id}/explain")).data["steps"][0]
+    assert (explained["step_id"], explained["status"]) == ("a", "completed")
+    assert (explained["reason"]["code"], len(explained["remedies"])) == ("no_agent", 1)
+    assert f"{line.type}_gone" in explained["reason"]["message"]
+    cancelled = (await line.api.post(f"/executions/{execution_id}/cancel")).data
+    assert cancelled["steps"][0]["compensation"] == "cancelled"
+
+
 async def test_an_approval_waits_for_somebody_and_tells_who_it_was(line: Line) -> None:
     api = line.api
     steps = [{"id": "ask", "kind": "approval", "input": "{what: parameters.what}"}, line.step("go")]

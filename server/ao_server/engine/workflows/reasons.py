@@ -48,13 +48,16 @@ def explain(
             how = "was cancelled" if execution.status == "cancelled" else "failed"
             return Reason("cancelled", f"the execution {how} before it had ended", remedies=_again(execution))
         case _:
-            return _completed(row)
+            return _completed(row, waiting)
 
 
-def _completed(row: rows.ExecutionStep) -> Reason:
+def _completed(row: rows.ExecutionStep, waiting: Explanation | None) -> Reason:
     match row.compensation:
         case None:
             return Reason("completed", "it is completed")
+        case "running" if waiting is not None:
+            message = f"it is completed; the task that undoes it waits: {waiting.message}"
+            return Reason(waiting.code, message, remedies=waiting.remedies)
         case "running":
             return Reason("undoing", "it is completed and being undone")
         case "completed":
