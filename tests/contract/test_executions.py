@@ -250,6 +250,7 @@ async def test_a_workflow_as_a_step_is_an_execution_of_its_own(line: Line) -> No
     assert (await line.work('{"a": 1}'))["parameters"] == {"n": 1}
     whole = await line.shown(execution_id, wait=20)
     assert whole["output"] == {"sub": {"work": {"a": 1}}}
+    assert whole["steps"][0]["input"] == {"n": 1}
     (child_id,) = whole["steps"][0]["execution_ids"]
     child = await line.shown(child_id)
     assert (child["parent_execution_id"], child["parent_step_id"]) == (execution_id, "sub")

@@ -56,8 +56,11 @@ def definitions(graph: Graph) -> Sequence[tuple[int, Step]]:
 
 def input_of(row: rows.ExecutionStep, definition: Step) -> Source:
     """Where the input of a step stands, if it has one."""
-    if definition.kind == "task" and definition.for_each is None and row.last_id is not None:
-        return execution_values.payload(row.last_id)
+    if definition.for_each is None and row.last_id is not None:
+        if definition.kind == "task":
+            return execution_values.payload(row.last_id)
+        if definition.kind == "workflow":
+            return execution_values.value(row.last_id, "parameters")
     return execution_values.value(row.execution_id, "input", row.place)
 
 
