@@ -186,6 +186,28 @@ async def test_an_undoing_that_waits_says_what_for(line: Line) -> None:
     assert cancelled["steps"][0]["compensation"] == "cancelled"
 
 
+async def test_an_undoing_that_fails_says_why(line: Line) -> None:
+    steps = [
+        line.step("a", compensate={"type": "work"}),
+        line.step("b", compensate={"type": "work", "input": "`5`"}),
+        line.step("c", on_failure="compensate"),
+    ]
+    execution_id = await line.execute(steps)
+    await line.work()
+    await line.work()
+    await line.work(**ERROR)
+    await line.work(failure=runners_pb2.Failure(code="stuck", message="cannot", not_retryable=True))
+    whole = await line.shown(execution_id, wait=20)
+    a, b, c = whole["steps"]
+    assert (a["status"], a["compensation"]) == ("completed", "failed")
+    assert a["error"] == {"code": "stuck", "message": "cannot"}
+    assert (b["status"], b["compensation"], b["error"]["code"]) == ("completed", "failed", "invalid_input")
+    assert (whole["error"]["code"], c["error"]["code"]) == ("task_error", "task_error")
+    explained = (await line.api.get(f"/executions/{execution_id}/explain")).data["steps"]
+    assert [each["reason"]["code"] for each in explained] == ["undoing_failed", "undoing_failed", "task_error"]
+    assert explained[0]["reason"]["message"].endswith("stuck: cannot")
+
+
 async def test_an_approval_waits_for_somebody_and_tells_who_it_was(line: Line) -> None:
     api = line.api
     steps = [{"id": "ask", "kind": "approval", "input": "{what: parameters.what}"}, line.step("go")]

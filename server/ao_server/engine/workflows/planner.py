@@ -184,6 +184,7 @@ class _Fold:
 
     def _failed(self, row: rows.ExecutionStep, failure: Failure) -> None:
         if row.compensation == "running":
+            row.error_code, row.error_message = failure.code, failure.message
             self._undone(row, "failed")
         elif row.items is None:
             self._fail(row, failure)

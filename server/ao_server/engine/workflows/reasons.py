@@ -62,10 +62,12 @@ def _completed(row: rows.ExecutionStep, waiting: Explanation | None) -> Reason:
             return Reason("undoing", "it is completed and being undone")
         case "completed":
             return Reason("undoing_completed", "it is completed and was undone")
-        case how:
+        case "failed":
             return Reason(
-                f"undoing_{how}", f"it is completed; undoing it {'failed' if how == 'failed' else 'was cancelled'}"
+                "undoing_failed", f"it is completed; undoing it failed: {row.error_code}: {row.error_message}"
             )
+        case _:
+            return Reason("undoing_cancelled", "it is completed; undoing it was cancelled")
 
 
 def _pending(graph: Graph, execution: rows.Execution, steps: Mapping[int, rows.ExecutionStep], place: int) -> Reason:
