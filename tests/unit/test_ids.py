@@ -16,6 +16,16 @@ def test_ids_are_in_the_order_of_their_making_whatever_the_clock_does(times: lis
     assert {len(each) for each in made} == {len("task_") + 26}
 
 
+@given(st.integers(0, 4_000_000_000_000_000), st.integers(0, 4_000_000_000_000_000))
+def test_ids_follow_one_of_another_server_by_another_clock(theirs: int, ours: int) -> None:
+    other, ids = Ids().new("task", theirs)[0], Ids()
+    ids.follow(None)
+    ids.follow(other)
+    assert other < ids.new("task", ours)[0] < ids.new("task", ours)[0]
+    ids.follow(Ids().new("execution", 0)[0])
+    assert other < ids.new("task", ours)[0]
+
+
 @given(st.integers(0, 4_000_000_000_000_000))
 def test_an_id_holds_its_creation_time_to_the_millisecond(now: int) -> None:
     identifier, created_at = Ids().new("task", now)

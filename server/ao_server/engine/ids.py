@@ -8,7 +8,7 @@ import secrets
 import threading
 from collections.abc import Callable
 
-from ao_server.store.id_times import RANDOM_BITS, text
+from ao_server.store.id_times import RANDOM_BITS, TEXT_LENGTH, text, value_of
 
 
 class Ids:
@@ -30,3 +30,12 @@ class Ids:
             self._last = max(value, self._last + 1)
             value = self._last
         return f"{prefix}_{text(value)}", (value >> RANDOM_BITS) * 1000
+
+    def follow(self, identifier: str | None) -> None:
+        """From now on ids are greater than this one too, which another server may have made by another clock."""
+        if identifier is None:
+            return
+        with self._lock:
+            # Texts are compared first: the value takes far longer to read.
+            if identifier[-TEXT_LENGTH:] > text(self._last):
+                self._last = value_of(identifier)
