@@ -229,6 +229,9 @@ async def test_an_approval_waits_for_somebody_and_tells_who_it_was(line: Line) -
 
 async def test_a_rejection_fails_the_step_in_the_name_of_the_credential(line: Line) -> None:
     execution_id = await line.execute([{"id": "ask", "kind": "approval"}, line.step("go")])
+    for verb in ("reject", "approve"):
+        refused = await line.api.post(f"/executions/{execution_id}/steps/ask/{verb}", {"comment": "no\0"})
+        assert (refused.status, refused.fields) == (400, ["comment"])
     answer = await line.api.post(f"/executions/{execution_id}/steps/ask/reject", {"comment": "no"})
     assert (answer.status, answer.data["status"]) == (200, "failed")
     error = answer.data["steps"][0]["error"]

@@ -102,7 +102,7 @@ class Rules(_message.Message):
     max_items: _builtins.int
     """Most items accepted in a repeated field or map."""
     identifier: _builtins.bool
-    """The text becomes a name, label or id: it must not contain U+0000."""
+    """The text becomes a name, label or id, or stands in a message: it must not contain U+0000."""
     above: _builtins.float
     """The number must be greater than this; of a duration, in seconds."""
     min_items: _builtins.int
