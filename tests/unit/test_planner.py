@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ao_server.engine.workflows import moves, planner
+from ao_server.engine.workflows.definition import Step, compiled
 from ao_server.store import rows
 from tests.unit.planner_histories import Fold, History, Odds, random_history, text_of
 
@@ -229,3 +230,15 @@ def test_an_execution_that_a_fault_has_broken_off_is_not_completed_by_a_retry() 
     retried = planner.step(history.graph, moves.State(execution, steps), moves.Retried(), 2)
     assert retried.execution.status == "running" and retried.execution.open == len(steps)
     assert retried.commands == history.folds[0].next.commands
+
+
+def test_results_of_many_items_are_counted_up_to_what_is_too_much() -> None:
+    graph = compiled([Step(id="a", name="a", agent_type="t", for_each="parameters.l", max_parallel=10_000)])
+    execution = rows.Execution(project_id="p", id="e", workflow_id="w", version=1, priority=2, created_at=1)
+    state = moves.State(execution, {0: rows.ExecutionStep(project_id="p", execution_id="e", place=0)})
+    for event in (moves.Started(), moves.Looked(0, 5_000), *[moves.Completed(0, planner.MAX_OUTPUT_BYTES)] * 3_000):
+        following = planner.step(graph, state, event, 1)
+        state = moves.State(following.execution, {**state.steps, **following.steps})
+    step = state.steps[0]
+    assert (step.completed, step.running, step.error_code) == (3_000, 2_000, "output_too_large")
+    assert step.bytes == planner.MAX_OUTPUT_BYTES + 1

@@ -175,7 +175,8 @@ class _Fold:
         if row.compensation == "running":
             self._undone(row, "completed")
             return
-        row.bytes += size
+        # More than too much is no number worth keeping, and may be none that the store can keep.
+        row.bytes = min(row.bytes + size, MAX_OUTPUT_BYTES + 1)
         if row.items is None:
             self._complete(row)
             return
