@@ -14,6 +14,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from ao_gateway import errors, protection, request_ids
+from ao_gateway.closed_once import ClosedOnce
 from ao_gateway.cors import CORS, Cors
 from ao_gateway.deadline import Deadline
 from ao_gateway.errors import Refusal
@@ -44,7 +45,8 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride] - as uvicorn
         """Begins to wait for a request."""
-        super().connection_made(transport)
+        is_tls = transport.get_extra_info("sslcontext") is not None
+        super().connection_made(cast(asyncio.Transport, ClosedOnce(transport)) if is_tls else transport)
         # What came before this chunk of the head that is being read, and what is in this chunk, which may hold more.
         self._head_bytes = 0
         self._chunk_bytes = 0

@@ -63,7 +63,8 @@ from ao_server.engine.workflows.due import DueSteps
 from ao_server.engine.workflows.graphs import Graphs
 from ao_server.engine.workflows.lists import Lists
 from ao_server.engine.workflows.planning import Planning
-from ao_server.engine.workflows.tally import Tally
+from ao_server.engine.workflows.postponed import PostponedExecutions
+from ao_server.engine.workflows.room import Room
 from ao_server.engine.workflows.turns import Tools
 from ao_server.errors import CannotStart
 from ao_server.listening import listen
@@ -142,11 +143,12 @@ async def serving(settings: Settings, stop: asyncio.Event) -> AsyncGenerator[Ser
         graphs = Graphs()
         workflow_selections = WorkflowSelections(database)
         due_steps = DueSteps(reader, workflow_selections, clock)
+        postponed = PostponedExecutions(workflow_selections)
 
         def stop_task(task: rows.Task) -> None:
             fleet.stop_attempt(task, "requested")
 
-        planning = Planning(Tools(graphs, Lists(), Tally(), workflow_selections, ids, stop_task))
+        planning = Planning(Tools(graphs, Lists(), Room(), workflow_selections, ids, stop_task))
         writer = Writer(
             database,
             clock.now,
@@ -157,6 +159,7 @@ async def serving(settings: Settings, stop: asyncio.Event) -> AsyncGenerator[Ser
                 registry.observe,
                 releases.observe,
                 due_steps.observe,
+                postponed.observe,
                 planning.observe,
                 dispatcher.observe,
                 totals.observe,
@@ -219,6 +222,7 @@ async def serving(settings: Settings, stop: asyncio.Event) -> AsyncGenerator[Ser
             fleet.sweep(were_active),
             releases.run(writer),
             due_steps.run(writer),
+            postponed.run(writer),
             clearing.run(writer),
             alerts.run(writer),
             Unhandled(reader, registry, selections, clock).run(writer),

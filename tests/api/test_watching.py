@@ -8,11 +8,20 @@ from typing import Any
 import grpc
 import pytest
 
-from agent_orchestration.v1 import events_pb2, monitoring_pb2, runners_pb2, tasks_pb2
+from agent_orchestration.v1 import (
+    events_pb2,
+    executions_pb2,
+    monitoring_pb2,
+    runners_pb2,
+    tasks_pb2,
+    workflows_pb2,
+    workflows_pb2_grpc,
+)
 from tests.api.conftest import Api
 
 TASK_EVENTS = events_pb2.CHANNEL_TASK_EVENTS
 AGENT_EVENTS = events_pb2.CHANNEL_AGENT_EVENTS
+WORKFLOW_EVENTS = events_pb2.CHANNEL_WORKFLOW_EVENTS
 SYSTEM_EVENTS = events_pb2.CHANNEL_SYSTEM_EVENTS
 
 
@@ -73,6 +82,34 @@ async def test_a_watcher_resumes_behind_any_event_without_gap_or_double(api: Api
         assert [event.cursor for event in rest] == [event.cursor for event in events[place + 1 :]]
     from_before = await watch(api, live.cursor)
     assert [event.cursor for event in await from_before.take(60)] == [event.cursor for event in events]
+
+
+async def test_events_of_a_workflow_tell_of_each_step_and_of_what_ran_for_it(api: Api) -> None:
+    workflows: Any = workflows_pb2_grpc.WorkflowServiceStub(api.channel)
+    agent_id = await api.create_agent()
+    steps = [workflows_pb2.WorkflowStep(id=id, agent_type="worker", type="work", order=n) for n, id in enumerate("ab")]
+    made = await workflows.CreateWorkflow(
+        workflows_pb2.CreateWorkflowRequest(name="Two", steps=steps), metadata=api.admin
+    )
+    live = await watch(api, None, events_pb2.EventFilter(channel=WORKFLOW_EVENTS, workflow_id=made.data.id))
+    execute = workflows_pb2.ExecuteWorkflowRequest(workflow_id=made.data.id)
+    execution_id = (await workflows.ExecuteWorkflow(execute, metadata=api.admin)).data.id
+    ran: list[str] = []
+    async with api.runner(agent_id) as runner:
+        for _ in "ab":
+            ran.append((await runner.assigned()).attempt.task_id)
+            assert await runner.finish(ran[-1], 1)
+    events = await live.take(6)
+    assert types(events) == [
+        "workflow_started",
+        *["workflow_step_started", "workflow_step_completed"] * 2,
+        "workflow_completed",
+    ]
+    assert {(each.workflow_id, each.execution_id) for each in events} == {(made.data.id, execution_id)}
+    steps_told = [each.workflow_change.step for each in events]
+    assert [each.id for each in steps_told] == ["", "a", "a", "b", "b", ""]
+    assert [list(each.task_ids) for each in steps_told] == [[], [], ran[:1], [], ran[1:], []]
+    assert steps_told[2].status == executions_pb2.STEP_STATUS_COMPLETED and steps_told[2].HasField("duration")
 
 
 async def test_a_watcher_far_behind_is_served_from_the_store(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:

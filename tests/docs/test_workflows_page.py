@@ -14,8 +14,8 @@ from ao_server.engine.workflows import (
     expressions,
     interpreter,
     planner,
+    room,
     steps,
-    tally,
 )
 from tests.docs.blocks import shell_blocks
 from tests.docs.shells import Shell
@@ -83,5 +83,7 @@ def test_every_limit_is_that_of_the_code() -> None:
         "output of a step": "1 MiB",
         "input of a step": "1 MiB",
         "executions within executions": f"{beginning.MAX_DEPTH}",
-        "items that such executions begin at the same moment": f"{tally.MAX_TOGETHER:,}",
+        "executions of steps that begin or stop at once; further ones follow as soon as others have had their turn": (
+            f"{room.EXECUTIONS}"
+        ),
     }

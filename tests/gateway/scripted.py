@@ -12,6 +12,8 @@ from agent_orchestration.v1 import (
     access_pb2,
     access_pb2_grpc,
     agents_pb2,
+    audit_pb2,
+    audit_pb2_grpc,
     events_pb2,
     monitoring_pb2,
     monitoring_pb2_grpc,
@@ -43,8 +45,9 @@ class ScriptedServer(
     relay_pb2_grpc.RelayServiceServicer,
     access_pb2_grpc.AccessServiceServicer,
     monitoring_pb2_grpc.MonitoringServiceServicer,
+    audit_pb2_grpc.AuditServiceServicer,
 ):
-    """Answers relayed calls with `answer`, knows `keys`, and streams `events` in order."""
+    """Answers relayed calls with `answer`, knows `keys`, and streams `events` in order. Its audit log never ends."""
 
     def __init__(self) -> None:
         self.keys = dict(KEYS)
@@ -79,6 +82,7 @@ class ScriptedServer(
         relay_pb2_grpc.add_RelayServiceServicer_to_server(self, server)
         access_pb2_grpc.add_AccessServiceServicer_to_server(self, server)
         monitoring_pb2_grpc.add_MonitoringServiceServicer_to_server(self, server)
+        audit_pb2_grpc.add_AuditServiceServicer_to_server(self, server)
         port = server.add_insecure_port(self.address)
         self.address = f"127.0.0.1:{port}"
         await server.start()
@@ -259,6 +263,17 @@ class ScriptedServer(
                 yield response
             else:
                 await changed.wait()
+
+    async def ListAuditRecords(
+        self, request: audit_pb2.ListAuditRecordsRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> audit_pb2.ListAuditRecordsResponse:
+        raise NotImplementedError("gateways call it through the relay")
+
+    async def ExportAuditRecords(
+        self, request: audit_pb2.ExportAuditRecordsRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[audit_pb2.ExportAuditRecordsResponse]:
+        yield audit_pb2.ExportAuditRecordsResponse(data=[audit_pb2.AuditRecord(id="audit_1")])
+        await asyncio.Event().wait()
 
     async def _count_watch(self, change: int) -> None:
         async with self.watches_changed:

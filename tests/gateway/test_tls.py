@@ -178,6 +178,23 @@ async def test_a_replaced_certificate_is_shown_to_new_connections_and_old_ones_l
         connection.close()
 
 
+async def test_the_gateway_stops_while_a_connection_waits_for_the_goodbye_of_its_peer(
+    upstream: ScriptedServer, tmp_path: Path
+) -> None:
+    async with secured(upstream, tmp_path) as tls:
+        plain = socket.create_connection((HOST, tls.running.port), DEADLINE)
+
+        def ask() -> ssl.SSLSocket:
+            connection = tls.authority.trusting().wrap_socket(plain, server_hostname=HOST)
+            connection.sendall(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+            assert connection.recv(12) == b"HTTP/1.1 200"
+            return connection
+
+        # It has heard its answer and says nothing more: the gateway's side is closing.
+        silent = await asyncio.to_thread(ask)
+    silent.close()
+
+
 @pytest.mark.parametrize("wrong", [b"", b"nonsense", "half", "key of another", "gone"])
 async def test_a_broken_pair_is_told_once_and_the_last_one_stays(
     tls: Secured, tmp_path: Path, wrong: bytes | str

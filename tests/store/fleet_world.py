@@ -39,7 +39,8 @@ from ao_server.engine.workflows.due import DueSteps
 from ao_server.engine.workflows.graphs import Graphs
 from ao_server.engine.workflows.lists import Lists
 from ao_server.engine.workflows.planning import Planning
-from ao_server.engine.workflows.tally import Tally
+from ao_server.engine.workflows.postponed import PostponedExecutions
+from ao_server.engine.workflows.room import Room
 from ao_server.engine.workflows.turns import Tools
 from ao_server.errors import Problem
 from ao_server.store import rows
@@ -161,10 +162,9 @@ class World:
         self.graphs = Graphs()
         self.workflow_selections = WorkflowSelections(database)
         self.due_steps = DueSteps(self.reader, self.workflow_selections, self.clock)
+        self.postponed = PostponedExecutions(self.workflow_selections)
         self.lists = Lists()
-        self.planning = Planning(
-            Tools(self.graphs, self.lists, Tally(), self.workflow_selections, self.ids, self._stop)
-        )
+        self.planning = Planning(Tools(self.graphs, self.lists, Room(), self.workflow_selections, self.ids, self._stop))
         self.events: list[rows.Event] = []
         self.deaths: list[BaseException] = []
         self.writer = SteppedWriter(
@@ -184,6 +184,10 @@ class World:
         # Where the next transactions are to fail: at "begin" or "commit".
         self.failures: list[str] = []
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._are_postponed = False
+        self.holds_postponed = False
+        # What else is to hear of commits.
+        self.watchers: list[Callable[[list[Change]], None]] = []
         dialect: Any = database.dialect
         self._begin, self._commit = database.begin, dialect.do_commit
         vars(database)["begin"] = self._begin_or_fail
@@ -219,6 +223,9 @@ class World:
             if self.writer.has_work:
                 self.writer.step()
                 between()
+            elif self._are_postponed and not self.holds_postponed:
+                self._are_postponed = False
+                self.do(self.postponed.carry_on(self.writer))
             elif not self._tasks and not any([self._read(process) for process in self.processes]):
                 assert not self.errors and not self.deaths, [*self.errors, *self.deaths]
                 return
@@ -393,6 +400,9 @@ class World:
         self.due_steps.observe(changes)
         self.planning.observe(changes)
         self.dispatcher.observe(changes)
+        for watch in self.watchers:
+            watch(changes)
+        self._are_postponed |= any(type(after) is rows.Execution and bool(after.postponed) for _, after in changes)
 
     def _begin_or_fail(self, cursor: Any) -> None:
         self._fail("begin")

@@ -1,16 +1,18 @@
 """Executions by the real engine: what runs when, what is given to it, and what becomes of it."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from ao_server.engine.reports import CancelledByAgent
 from ao_server.engine.transitions import Failure
-from ao_server.engine.workflows import evaluation, executions, tally, work
+from ao_server.engine.workflows import evaluation, executions, room, work
 from ao_server.engine.workflows.definition import Compensation, Step
 from ao_server.engine.workflows.lists import StepKey
 from ao_server.errors import Conflict
 from ao_server.store import rows
+from ao_server.store.changes import Change
 from tests.store.fleet_world import PROJECT, World
 from tests.store.workflow_world import Flows, step
 
@@ -228,19 +230,72 @@ async def test_a_workflow_that_calls_itself_ends_at_the_depth_that_is_allowed(fl
     assert (ended.status, ended.error_code) == ("failed", "too_deep")
 
 
-async def test_executions_that_begin_ever_more_of_themselves_at_once_are_refused(
+async def test_executions_of_steps_begin_a_few_in_one_transaction_whatever_they_begin_and_however_they_end(
     flows: Flows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tally, "MAX_TOGETHER", 100)
-    again = step("again", kind="workflow", workflow_id="workflow_w", for_each="parameters.of", on_failure="continue")
-    execution = await flows.execute(await flows.keep([again]), of=[1, 2, 3, 4])
+    monkeypatch.setattr(room, "EXECUTIONS", 2)
+    most = watch(flows, lambda changes: sum(began(*change) for change in changes))
+    leaf = await flows.keep([step("leaf", condition="parameters.n > `1000`")], "leaf")
+    branch = await flows.keep([step("many", kind="workflow", workflow_id=leaf, for_each="parameters.of")], "branch")
+    again = step("again", kind="workflow", workflow_id=branch, for_each="parameters.of", input="parameters")
+    execution = await flows.execute(await flows.keep([again]), of=list(range(12)))
     assert (await flows.execution(execution)).status == "completed"
     async with flows.world.reader.connect() as connection:
         made = await flows.world.reader.rows(connection, rows.Execution)
-    # 4 in the first, 16 and 64 in those below it, and of 256 in the next no more than there is room for.
-    assert len([each for each in made if each.depth > 1]) <= 100
-    (refused,) = {row.error_code for each in made if each.depth == 3 for row in await flows.steps(each.id)} - {None}
-    assert refused == "too_many_at_once"
+    assert len(made) == 1 + 12 + 12 * 12 and {each.status for each in made} == {"completed"}
+    # Those that it is for, and as many that they begin.
+    assert max(most) == 4
+
+
+async def test_postponed_executions_can_be_seen_and_are_stopped_with_those_that_run(
+    flows: Flows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner = await flows.keep([step("in")], "inner")
+    outer = await flows.keep([step("many", kind="workflow", workflow_id=inner, for_each="parameters.of")])
+    execution = await flows.execute(outer, of=list(range(60)))
+    monkeypatch.setattr(room, "EXECUTIONS", 2)
+    most = watch(flows, lambda changes: sum(stopped(*change) for change in changes))
+    await flows.submit(executions.cancel(PROJECT, execution))
+    assert flows.process.asked_to_stop == set(flows.process.running) and len(flows.process.running) == 60
+    assert 2 <= max(most) <= 3
+    await flows.work(lambda task, payload: CancelledByAgent())
+    assert (await flows.execution(execution)).status == "cancelled"
+
+
+async def test_an_execution_that_is_stopped_before_it_could_begin_begins_nothing(
+    flows: Flows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "EXECUTIONS", 2)
+    inner = await flows.keep([step("in")], "inner")
+    outer = await flows.keep([step("many", kind="workflow", workflow_id=inner, for_each="parameters.of")])
+    flows.world.holds_postponed = True
+    execution = await flows.execute(outer, of=list(range(10)))
+    assert len(flows.process.running) == 2
+    await flows.submit(executions.cancel(PROJECT, execution))
+    flows.world.holds_postponed = False
+    await flows.world.settle()
+    assert len(flows.process.running) == 2
+    await flows.work(lambda task, payload: CancelledByAgent())
+    async with flows.world.reader.connect() as connection:
+        made = await flows.world.reader.rows(connection, rows.Execution)
+    assert {each.status for each in made} == {"cancelled"} and len(made) == 11
+
+
+def watch(flows: Flows, measure: Callable[[list[Change]], int]) -> list[int]:
+    """A measure of each transaction from now on."""
+    found: list[int] = []
+    flows.world.watchers.append(lambda changes: found.append(measure(changes)))
+    return found
+
+
+def began(before: Any, after: Any) -> bool:
+    """Whether an execution of a step began."""
+    return type(after) is rows.ExecutionStep and before is None and after.place == 0
+
+
+def stopped(before: Any, after: Any) -> bool:
+    """Whether an execution of a step was told to stop its tasks."""
+    return type(after) is rows.Execution and after.phase == "cancelling" and before.phase != "cancelling"
 
 
 async def test_of_two_retries_at_once_one_is_too_late(flows: Flows) -> None:

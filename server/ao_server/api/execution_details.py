@@ -1,14 +1,16 @@
 """Gathers what is shown of an execution: its steps, what ran for them, and the values that are short enough."""
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from agent_orchestration.v1 import executions_pb2
 from ao_server.api import execution_messages, messages
+from ao_server.engine.workflows import work
 from ao_server.engine.workflows.definition import Graph, Step
 from ao_server.engine.workflows.evaluation import spliced
 from ao_server.engine.workflows.graphs import Graphs, VersionKey
+from ao_server.engine.workflows.happenings import ExecutionKey
 from ao_server.engine.workflows.planner import MAX_OUTPUT_BYTES
 from ao_server.errors import NotFound
 from ao_server.store import execution_values, executions, rows, workflows
@@ -37,6 +39,12 @@ class ExecutionDetails:
         """The steps that it has now."""
         return await self._graph(VersionKey(workflow.project_id, workflow.id, workflow.version))
 
+    async def steps(self, execution: rows.Execution, graph: Graph) -> Sequence[rows.ExecutionStep]:
+        """All of its steps by their places, joins among them."""
+        found = await executions.steps(self._reader, execution.project_id, execution.id)
+        # One that is postponed has none of them yet.
+        return found or work.steps(ExecutionKey(execution.project_id, execution.id), graph)
+
     async def _graph(self, key: VersionKey) -> Graph:
         graph = self._graphs.get(key)
         if graph is not None:
@@ -49,7 +57,7 @@ class ExecutionDetails:
     async def whole(self, execution: rows.Execution) -> executions_pb2.Execution:
         """An execution with all of its steps."""
         graph = await self.graph(execution)
-        found = await executions.steps(self._reader, execution.project_id, execution.id)
+        found = await self.steps(execution, graph)
         steps = [(row, step) for row in found if (step := graph.nodes[row.place].step) is not None]
         ran = await executions.ran(self._reader, execution.project_id, execution.id, _last_ids(steps))
         sources = _sources(steps)
@@ -76,7 +84,7 @@ class ExecutionDetails:
         project_id = execution.project_id
         row = await executions.step(self._reader, project_id, execution.id, place)
         if row is None:
-            raise LookupError(f"execution {execution.id} has no step in place {place}")
+            row = rows.ExecutionStep(project_id=project_id, execution_id=execution.id, place=place)
         steps = [(row, definition)]
         ran = await executions.ran(self._reader, project_id, execution.id, _last_ids(steps), step_id=step_id)
         texts = await execution_values.texts(self._reader, project_id, _sources(steps))

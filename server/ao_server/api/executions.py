@@ -69,8 +69,7 @@ class ExecutionServicer(executions_pb2_grpc.ExecutionServiceServicer):
         """Says why steps are not running."""
         execution = await self._existing(request.execution_id)
         graph = await self._details.graph(execution)
-        found = await executions.steps(self._reader, execution.project_id, execution.id)
-        steps = {row.place: row for row in found}
+        steps = {row.place: row for row in await self._details.steps(execution, graph)}
         waiting = await executions.first_waiting(self._reader, execution.project_id, execution.id)
         explained: list[executions_pb2.StepExplanation] = []
         for place, step in execution_messages.definitions(graph):

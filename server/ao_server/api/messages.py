@@ -131,7 +131,7 @@ def listed_execution(row: rows.Execution) -> executions_pb2.Execution:
 
 
 def listed_step(row: rows.ExecutionStep, name: bodies.StepName) -> executions_pb2.ExecutionStep:
-    """A step of an execution as events show it: without its input and output, and what ran for it."""
+    """A step of an execution, without its input and output, and what ran for it."""
     message = filled(executions_pb2.ExecutionStep, row)
     _fill(message, name)
     message.depends_on.extend(name.depends_on)
@@ -146,6 +146,14 @@ def listed_step(row: rows.ExecutionStep, name: bodies.StepName) -> executions_pb
     if row.due_at is not None:
         _set_time(message.times_out_at, row.due_at)
     _set_duration(message, row.started_at, row.completed_at)
+    return message
+
+
+def _told_step(row: rows.ExecutionStep, name: bodies.StepName) -> executions_pb2.ExecutionStep:
+    """A step as events show it: with the first and the last of what ran for it."""
+    message = listed_step(row, name)
+    ran = [each for each in dict.fromkeys((row.first_id, row.last_id)) if each is not None]
+    (message.task_ids if name.kind == "task" else message.execution_ids).extend(ran)
     return message
 
 
@@ -165,7 +173,7 @@ def event(row: rows.Event, cursor: str) -> events_pb2.Event:
         case bodies.WorkflowBody():
             change = events_pb2.WorkflowChange(execution=listed_execution(body.execution))
             if body.step is not None and body.definition is not None:
-                change.step.CopyFrom(listed_step(body.step, body.definition))
+                change.step.CopyFrom(_told_step(body.step, body.definition))
             more = {"workflow_change": change}
         case _:
             more = {"agent_status_change": filled(events_pb2.AgentStatusChange, body)}

@@ -17,6 +17,8 @@ STEP_STATUSES = ("pending", "running", "completed", "failed", "skipped", "cancel
 DUE = "due_at IS NOT NULL"
 # Executions that steps of others have begun.
 OF_PARENT = "parent_id IS NOT NULL"
+# Executions that are to be carried on by a transaction with room for them.
+POSTPONED = "postponed IS NOT NULL"
 
 
 class Workflow(SQLModel, table=True):
@@ -62,6 +64,7 @@ class Execution(SQLModel, table=True):
         Index("executions_by_workflow", "project_id", "workflow_id", "id", "status"),
         Index("executions_by_status", "project_id", "status", "id"),
         columns.partial("executions_by_parent", "project_id", "parent_id", "id", where=OF_PARENT),
+        columns.partial("executions_postponed", "id", where=POSTPONED),
     )
 
     project_id: str = Field(sa_column=columns.key())
@@ -89,6 +92,8 @@ class Execution(SQLModel, table=True):
     parent_step: str | None = Field(default=None, sa_column=columns.fixed(String, nullable=True))
     parent_item: int | None = Field(default=None, sa_column=columns.fixed(Integer, nullable=True))
     depth: int = Field(default=0, sa_column=columns.fixed(Integer))
+    # 1 where it is still to begin, or to be stopped, for want of room.
+    postponed: int | None = Field(default=None, sa_column=columns.changing(Integer, nullable=True))
     completed_at: int | None = Field(default=None, sa_column=columns.changing(BigInteger, nullable=True))
     cancel_requested_at: int | None = Field(default=None, sa_column=columns.changing(BigInteger, nullable=True))
     error_code: str | None = Field(default=None, sa_column=columns.changing(String, nullable=True))

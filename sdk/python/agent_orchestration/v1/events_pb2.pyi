@@ -257,7 +257,9 @@ class WorkflowChange(_message.Message):
 
     @_builtins.property
     def step(self) -> _executions_pb2.ExecutionStep:
-        """For `workflow_step_*`: the step, without its input and output."""
+        """For `workflow_step_*`: the step, without its input, output and `attempts`. Of its tasks or executions the first and
+        the last.
+        """
 
     def __init__(
         self,

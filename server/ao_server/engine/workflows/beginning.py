@@ -7,10 +7,9 @@ from ao_server.engine.ids import Ids
 from ao_server.engine.workflows import evaluation, moves, work
 from ao_server.engine.workflows.definition import Node
 from ao_server.engine.workflows.evaluation import Batch, CannotBegin
-from ao_server.engine.workflows.happenings import ExecutionKey
 from ao_server.engine.workflows.knowledge import Knowledge, Operations
 from ao_server.engine.workflows.lists import Listed, Lists, StepKey
-from ao_server.engine.workflows.tally import Tally
+from ao_server.engine.workflows.room import Room
 from ao_server.store import rows
 from ao_server.store.changes import Changes, Found, Key, Operation
 from ao_server.store.workflow_selections import WorkflowSelections
@@ -26,17 +25,17 @@ class Beginning:
         self,
         known: Knowledge,
         lists: Lists,
-        tally: Tally,
+        room: Room,
         selections: WorkflowSelections,
         ids: Ids,
         events: list[moves.Event],
         *,
         is_first: bool,
     ) -> None:
-        """`is_first`: the execution itself begins. `tally`: of the transaction."""
+        """`is_first`: the execution itself begins. `room`: of the transaction."""
         self._known = known
         self._lists = lists
-        self._tally = tally
+        self._room = room
         self._selections = selections
         self._ids = ids
         self._events = events
@@ -48,10 +47,6 @@ class Beginning:
         reads = known.graph.reads(place)
         yield from known.load(reads)
         looked, items = evaluation.look(known.graph.nodes[place], values := known.values(reads))
-        try:
-            self._tally.count(known.key, len(items))
-        except CannotBegin as refusal:
-            looked, items = moves.Looked(place, failure=refusal.failure), []
         if items and not known.steps[place].kept:
             self._lists.put(self._key(place), Listed(values, items, None))
         self._events.append(looked)
@@ -100,6 +95,7 @@ class Beginning:
             changes.rows += task.rows
             changes.events += task.events
             made.append(task.answer.id)
+        self._room.take_tasks(len(made))
         changes.rows += self._made(command.place, made)
         return changes
 
@@ -115,6 +111,7 @@ class Beginning:
             step = known.definition(node.place)
             self._follow(node.place)
             task = work.task(known.execution, step, payload, self._ids, now, is_first=self._is_first)
+            self._room.take_tasks(1)
             return Changes(None, [*task.rows, *self._made(node.place, [task.answer.id])], task.events)
 
         return Operation(decide)
@@ -154,8 +151,6 @@ class Beginning:
                 try:
                     if known.steps[command.place].decision is not None:
                         raise CannotBegin("timeout", "the step was not completed in time")
-                    if index is None:
-                        self._tally.count(known.key, 1)
                     version = _executable(workflow, known.execution)
                     parameters = evaluation.child_parameters(node, values, item, index, batch)
                 except CannotBegin as refusal:
@@ -171,9 +166,8 @@ class Beginning:
                     step.id,
                     index,
                 )
-                child = work.execution(new, self._ids, now)
+                child = work.execution(new, self._ids, now, is_postponed=not self._room.take_execution())
                 changes.include([child])
-                self._tally.add_child(known.key, ExecutionKey(known.key.project_id, child.answer.id))
                 made.append(child.answer.id)
             changes.rows += self._made(command.place, made, now)
             return changes

@@ -10,6 +10,7 @@ from ao_server.engine.workflows import evaluation, moves, work
 from ao_server.engine.workflows.evaluation import CannotBegin
 from ao_server.engine.workflows.happenings import ExecutionKey
 from ao_server.engine.workflows.knowledge import Knowledge, Operations
+from ao_server.engine.workflows.room import Room
 from ao_server.store import rows
 from ao_server.store.changes import Changes, Found, Operation
 from ao_server.store.workflow_selections import WorkflowSelections
@@ -23,13 +24,15 @@ class Ending:
     def __init__(
         self,
         known: Knowledge,
+        room: Room,
         selections: WorkflowSelections,
         ids: Ids,
         stop: Callable[[rows.Task], None],
         events: list[moves.Event],
     ) -> None:
-        """`stop` tells the process of a running task to stop it, after the commit."""
+        """`room`: of the transaction. `stop` tells the process of a running task to stop it, after the commit."""
         self._known = known
+        self._room = room
         self._selections = selections
         self._ids = ids
         self._stop = stop
@@ -108,6 +111,7 @@ class Ending:
                 if is_meant and child.phase != "ended" and child.cancel_requested_at is None:
                     changes.rows.append(after := rows.copy_of(child))
                     after.cancel_requested_at = now
+                    after.postponed = 1 if child.postponed or not self._room.take_execution() else None
             return changes
 
         return Operation(decide, selection=self._selections.running_children(*self._known.key))

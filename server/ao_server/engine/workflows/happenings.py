@@ -79,12 +79,15 @@ class Happenings:
     def _execution(
         self, found: dict[ExecutionKey, list[Happening]], before: rows.Execution | None, after: rows.Execution
     ) -> None:
-        if before is None:
-            self._add(found, after.id, Begun(), after)
-        elif before.retries != after.retries:
-            self._add(found, after.id, RetryWanted(), after)
-        if after.cancel_requested_at is not None and (before is None or before.cancel_requested_at is None):
-            self._add(found, after.id, CancelWanted(), after)
+        if not after.postponed:
+            was_postponed = before is not None and before.postponed is not None
+            if before is None or (was_postponed and not has_begun(before)):
+                self._add(found, after.id, Begun(), after)
+            elif before.retries != after.retries:
+                self._add(found, after.id, RetryWanted(), after)
+            was_asked = before is not None and before.cancel_requested_at is not None and not was_postponed
+            if after.cancel_requested_at is not None and not was_asked:
+                self._add(found, after.id, CancelWanted(), after)
         if after.parent_id is not None and after.phase == "ended" and (before is None or before.phase != "ended"):
             self._add(found, after.parent_id, ChildEnded(after), after, after.id)
 
@@ -100,6 +103,11 @@ class Happenings:
         if mark not in self._seen:
             self._seen.add(mark)
             found.setdefault(ExecutionKey(row.project_id, execution_id), []).append(happening)
+
+
+def has_begun(execution: rows.Execution) -> bool:
+    """Whether it has steps already."""
+    return execution.phase != "forward" or execution.open > 0
 
 
 def _is_decided(step: rows.ExecutionStep | None) -> bool:

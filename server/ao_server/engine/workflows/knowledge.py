@@ -67,11 +67,7 @@ class Knowledge:
 
     def begin(self) -> None:
         """It is new: so are its steps."""
-        project_id, execution_id = self.key
-        self.steps = {
-            node.place: rows.ExecutionStep(project_id=project_id, execution_id=execution_id, place=node.place)
-            for node in self.graph.nodes
-        }
+        self.steps = {row.place: row for row in work.steps(self.key, self.graph)}
 
     def take_steps(self, places: Iterable[int], found: Found) -> None:
         """Takes in steps that were asked for."""

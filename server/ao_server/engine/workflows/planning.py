@@ -34,7 +34,7 @@ class Planning:
     def follow_ups(self, batch: Batch) -> Generator[Sequence[Operation[Any]], None, None]:
         """Rounds of operations for one transaction, until nothing more follows from its changes."""
         self._tools.lists.begin()
-        self._tools.tally.begin()
+        self._tools.room.begin()
         happenings = Happenings()
         while found := happenings.of(batch.changes()):
             yield from self._rounds(found)

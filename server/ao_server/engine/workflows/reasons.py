@@ -78,6 +78,8 @@ def _pending(graph: Graph, execution: rows.Execution, steps: Mapping[int, rows.E
         for each in graph.waits_for(place)
         if steps[each].status in OPEN and (before := graph.nodes[each].step) is not None
     ]
+    if not waits_for:
+        return Reason("postponed", "too much else begins at the moment", remedies=["wait: it is about to begin"])
     more = f" and {len(waits_for) - SHOWN_STEPS} more" if len(waits_for) > SHOWN_STEPS else ""
     message = f"it waits for {', '.join(map(repr, waits_for[:SHOWN_STEPS]))}{more} to end"
     return Reason("waiting_for_steps", message, waits_for, ["look at why these are not done"])

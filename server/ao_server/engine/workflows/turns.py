@@ -24,7 +24,7 @@ from ao_server.engine.workflows.happenings import (
 )
 from ao_server.engine.workflows.knowledge import Knowledge, Operations
 from ao_server.engine.workflows.lists import Lists, StepKey
-from ao_server.engine.workflows.tally import Tally
+from ao_server.engine.workflows.room import Room
 from ao_server.store import rows
 from ao_server.store.changes import Changes, Found, Key, Operation
 from ao_server.store.workflow_selections import WorkflowSelections
@@ -36,7 +36,7 @@ class Tools:
 
     graphs: Graphs
     lists: Lists
-    tally: Tally
+    room: Room
     selections: WorkflowSelections
     ids: Ids
     stop: Callable[[rows.Task], None]
@@ -53,9 +53,9 @@ class Turn:
         self._commands: deque[moves.Command] = deque()
         is_first = any(isinstance(each, Begun) for each in happenings)
         self._beginning = Beginning(
-            self._known, tools.lists, tools.tally, tools.selections, tools.ids, self._events, is_first=is_first
+            self._known, tools.lists, tools.room, tools.selections, tools.ids, self._events, is_first=is_first
         )
-        self._ending = Ending(self._known, tools.selections, tools.ids, tools.stop, self._events)
+        self._ending = Ending(self._known, tools.room, tools.selections, tools.ids, tools.stop, self._events)
 
     def operations(self) -> Operations:
         """What is to be run."""

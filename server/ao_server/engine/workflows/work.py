@@ -4,7 +4,8 @@ import msgspec
 
 from ao_server.engine import intake, retries, transitions
 from ao_server.engine.ids import Ids
-from ao_server.engine.workflows.definition import Step
+from ao_server.engine.workflows.definition import Graph, Step
+from ao_server.engine.workflows.happenings import ExecutionKey
 from ao_server.store import rows
 from ao_server.store.changes import Changes
 
@@ -32,8 +33,8 @@ class NewExecution(msgspec.Struct, frozen=True):
     item: int | None = None
 
 
-def execution(new: NewExecution, ids: Ids, now: int) -> Changes[rows.Execution]:
-    """A new execution, none of whose steps has begun."""
+def execution(new: NewExecution, ids: Ids, now: int, *, is_postponed: bool = False) -> Changes[rows.Execution]:
+    """A new execution, none of whose steps has begun. `is_postponed`: it begins in a later transaction."""
     identifier, created_at = ids.new("execution", now)
     row = rows.Execution(
         project_id=new.project_id,
@@ -46,8 +47,17 @@ def execution(new: NewExecution, ids: Ids, now: int) -> Changes[rows.Execution]:
         parent_step=new.step,
         parent_item=new.item,
         depth=0 if new.parent is None else new.parent.depth + 1,
+        postponed=1 if is_postponed else None,
     )
     return Changes(row, rows=[row, value(row, PARAMETERS, 0, new.parameters)])
+
+
+def steps(execution: ExecutionKey, graph: Graph) -> list[rows.ExecutionStep]:
+    """The steps of an execution that has not begun, by place."""
+    project_id, execution_id = execution
+    return [
+        rows.ExecutionStep(project_id=project_id, execution_id=execution_id, place=node.place) for node in graph.nodes
+    ]
 
 
 def task(

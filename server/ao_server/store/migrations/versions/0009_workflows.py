@@ -70,6 +70,7 @@ def _executions(text: Any) -> None:
         sa.Column("parent_step", sa.String(), nullable=True),
         sa.Column("parent_item", sa.Integer(), nullable=True),
         _whole("depth"),
+        sa.Column("postponed", sa.Integer(), nullable=True),
         *(sa.Column(name, sa.BigInteger(), nullable=True) for name in ("completed_at", "cancel_requested_at")),
         sa.Column("error_code", sa.String(), nullable=True),
         sa.Column("error_message", sa.Text(), nullable=True),
@@ -81,6 +82,7 @@ def _executions(text: Any) -> None:
     op.create_index("executions_by_workflow", "executions", ["project_id", "workflow_id", "id", "status"])
     op.create_index("executions_by_status", "executions", ["project_id", "status", "id"])
     _partial("executions_by_parent", "executions", ["project_id", "parent_id", "id"], "parent_id IS NOT NULL")
+    _partial("executions_postponed", "executions", ["id"], "postponed IS NOT NULL")
 
 
 def _steps(text: Any) -> None:
