@@ -67,7 +67,7 @@ from ao_server.engine.workflows.tools import Tools
 from ao_server.errors import CannotStart
 from ao_server.listening import listen
 from ao_server.settings import Settings
-from ao_server.store import credentials, events, newest_ids, rows, schema, sqlite_library
+from ao_server.store import credentials, events, rows, schema, sqlite_library
 from ao_server.store.database import Database
 from ao_server.store.faults import is_away
 from ao_server.store.reader import Reader
@@ -168,7 +168,6 @@ async def serving(settings: Settings, stop: asyncio.Event) -> AsyncGenerator[Ser
         )
         writer.start(connection)
         stack.push_async_callback(writer.stop)
-        ids.follow(await newest_ids.of_each_kind(reader), clock.now())
         new_admin_key = await _ensure_project(settings, reader, writer, ids)
         await feed.open()
         fleet = Fleet(writer, registry, dispatcher, selections, clock, ids, random.random)

@@ -173,6 +173,41 @@ async def test_a_cancelled_execution_leaves_nothing_pending(line: Line) -> None:
     assert (await api.post(f"/executions/{execution_id}/cancel")).data == whole
 
 
+async def test_an_undoing_that_waits_says_what_for(line: Line) -> None:
+    steps = [line.step("a", compensate={"agent_type": f"{line.type}_gone"}), line.step("b", on_failure="compensate")]
+    execution_id = await line.execute(steps)
+    await line.work()
+    await line.work(**ERROR)
+    explained = (await line.api.get(f"/executions/{execution_id}/explain")).data["steps"][0]
+    assert (explained["step_id"], explained["status"]) == ("a", "completed")
+    assert (explained["reason"]["code"], len(explained["remedies"])) == ("no_agent", 1)
+    assert f"{line.type}_gone" in explained["reason"]["message"]
+    cancelled = (await line.api.post(f"/executions/{execution_id}/cancel")).data
+    assert cancelled["steps"][0]["compensation"] == "cancelled"
+
+
+async def test_an_undoing_that_fails_says_why(line: Line) -> None:
+    steps = [
+        line.step("a", compensate={"type": "work"}),
+        line.step("b", compensate={"type": "work", "input": "`5`"}),
+        line.step("c", on_failure="compensate"),
+    ]
+    execution_id = await line.execute(steps)
+    await line.work()
+    await line.work()
+    await line.work(**ERROR)
+    await line.work(failure=runners_pb2.Failure(code="stuck", message="cannot", not_retryable=True))
+    whole = await line.shown(execution_id, wait=20)
+    a, b, c = whole["steps"]
+    assert (a["status"], a["compensation"]) == ("completed", "failed")
+    assert a["error"] == {"code": "stuck", "message": "cannot"}
+    assert (b["status"], b["compensation"], b["error"]["code"]) == ("completed", "failed", "invalid_input")
+    assert (whole["error"]["code"], c["error"]["code"]) == ("task_error", "task_error")
+    explained = (await line.api.get(f"/executions/{execution_id}/explain")).data["steps"]
+    assert [each["reason"]["code"] for each in explained] == ["undoing_failed", "undoing_failed", "task_error"]
+    assert explained[0]["reason"]["message"].endswith("stuck: cannot")
+
+
 async def test_an_approval_waits_for_somebody_and_tells_who_it_was(line: Line) -> None:
     api = line.api
     steps = [{"id": "ask", "kind": "approval", "input": "{what: parameters.what}"}, line.step("go")]
@@ -194,8 +229,9 @@ async def test_an_approval_waits_for_somebody_and_tells_who_it_was(line: Line) -
 
 async def test_a_rejection_fails_the_step_in_the_name_of_the_credential(line: Line) -> None:
     execution_id = await line.execute([{"id": "ask", "kind": "approval"}, line.step("go")])
-    refused = await line.api.post(f"/executions/{execution_id}/steps/ask/reject", {"comment": "no\0"})
-    assert (refused.status, refused.fields) == (400, ["comment"])
+    for verb in ("reject", "approve"):
+        refused = await line.api.post(f"/executions/{execution_id}/steps/ask/{verb}", {"comment": "no\0"})
+        assert (refused.status, refused.fields) == (400, ["comment"])
     answer = await line.api.post(f"/executions/{execution_id}/steps/ask/reject", {"comment": "no"})
     assert (answer.status, answer.data["status"]) == (200, "failed")
     error = answer.data["steps"][0]["error"]
@@ -239,6 +275,7 @@ async def test_a_workflow_as_a_step_is_an_execution_of_its_own(line: Line) -> No
     assert (await line.work('{"a": 1}'))["parameters"] == {"n": 1}
     whole = await line.shown(execution_id, wait=20)
     assert whole["output"] == {"sub": {"work": {"a": 1}}}
+    assert whole["steps"][0]["input"] == {"n": 1}
     (child_id,) = whole["steps"][0]["execution_ids"]
     child = await line.shown(child_id)
     assert (child["parent_execution_id"], child["parent_step_id"]) == (execution_id, "sub")

@@ -101,6 +101,16 @@ async def test_what_is_wrong_with_a_workflow_names_the_step_and_the_field(api: A
     assert (answer.status, answer.code, answer.fields) == (400, "validation_error", [field])
 
 
+async def test_u0000_is_refused_in_all_that_may_stand_in_a_message(api: Api) -> None:
+    text = "'a\0b'"
+    step = {"agent_type": "a", "input": text, "condition": text, "for_each": text, "compensate": {"input": text}}
+    answer = await api.post("/workflows", {"name": "n", "description": text, "steps": [step]})
+    expressions = [f"steps[0].{name}" for name in ("input", "condition", "for_each", "compensate.input")]
+    assert (answer.status, answer.fields) == (400, ["description", *expressions])
+    made = await workflow(api)
+    assert (await api.put(f"/workflows/{made['id']}", {"description": text})).fields == ["description"]
+
+
 async def test_a_cycle_is_named(api: Api) -> None:
     steps = [
         {"id": "a", "agent_type": "t", "depends_on": ["b"]},

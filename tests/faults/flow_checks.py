@@ -41,8 +41,12 @@ def has_gaps(step: Json) -> bool:
     return None in step["output"]
 
 
-def assert_counted_once(patient: Patient, executions: Mapping[str, Json], journal: Journal) -> None:
-    """What ran is what is kept: each step that was completed has one completed task for each item, run once."""
+def assert_counted_once(
+    patient: Patient, executions: Mapping[str, Json], journal: Journal, kills: Sequence[float] = ()
+) -> None:
+    """What ran is what is kept: each step that was completed has one completed task for each item, run once, or again
+    where its runner was killed (`kills`: when that was, in monotonic seconds).
+    """
     tasks = patient.listed("/tasks")
     for status in (*UNENDED, *FINAL):
         of_status = patient.listed("/tasks", status=status)
@@ -52,9 +56,13 @@ def assert_counted_once(patient: Patient, executions: Mapping[str, Json], journa
     for task in tasks.values():
         runs = sorted(journal.runs.get(task["id"], {}))
         # An attempt that was claimed when the server died may never have reached the runner.
-        assert len(runs) <= task["attempt"] and runs[-1:] in ([], [task["attempt"]]), (task, runs)
+        # Of a task that somebody cancelled neither the one may have that was to follow a lost one.
+        is_last = runs[-1:] == [task["attempt"]] or (kills and task["status"] != "completed")
+        assert len(runs) <= task["attempt"] and (is_last or not runs), (task, runs)
         if task["status"] == "completed":
-            assert len(runs) == 1 + task["failures"], f"work was restarted: {task}, {runs}"
+            again = len(runs) - 1 - task["failures"]
+            assert 0 <= again <= len(kills), f"work was restarted: {task}, {runs}"
+    journal.assert_never_two_at_once(kills)
     completed: dict[tuple[str, str, str], Counter[int | None]] = defaultdict(Counter)
     for task in tasks.values():
         if task["status"] == "completed":
@@ -129,5 +137,7 @@ def _assert_told(execution: Json, events: Sequence[Json]) -> None:
 
 def waited_for(execution: Json, step_id: str) -> list[str]:
     """The steps in front of this one."""
-    order = next(step["order"] for step in execution["steps"] if step["id"] == step_id)
-    return [step["id"] for step in execution["steps"] if step["order"] < order]
+    steps: Json = {step["id"]: step for step in execution["steps"]}
+    if any(step["depends_on"] for step in steps.values()):
+        return steps[step_id]["depends_on"]
+    return [each for each, step in steps.items() if step["order"] < steps[step_id]["order"]]

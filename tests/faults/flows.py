@@ -86,6 +86,26 @@ WORKFLOWS: Final[Mapping[str, list[Json]]] = {
         ),
         step("c", "steps.each.output[].trace[]"),
     ],
+    # Each step with `depends_on` stands in front of what it waits for.
+    "graph": [
+        step("h", traces("e", "g"), depends_on=["d", "e", "g"]),
+        step("e", traces("c"), depends_on=["c", "d"]),
+        step("d", condition="parameters.on", depends_on=["a"]),
+        step("c", traces("b"), depends_on=["b"]),
+        step("b", traces("a"), depends_on=["a"]),
+        step("g", traces("f", "a"), depends_on=["f", "a"]),
+        step("a"),
+        step("f"),
+    ],
+    "graph_undone": [
+        step("a", **UNDONE),
+        step("b", traces("a"), depends_on=["a"], **UNDONE),
+        step("c", input=FAILS, depends_on=["a"], on_failure="continue"),
+        step("each", for_each="parameters.items", max_parallel=2, input="{name: item}", depends_on=["a"], **UNDONE),
+        step("d", input=FAILS, depends_on=["b", "c"], on_failure="compensate"),
+        {"id": "ask", "kind": "approval", "depends_on": ["a"]},
+        step("e", depends_on=["d", "each"]),
+    ],
     "asks": [{"id": "ask", "kind": "approval"}, step("b", "[steps.ask.output.who]")],
     "asks_briefly": [{"id": "ask", "kind": "approval", "timeout": 0.5}, step("b")],
 }
@@ -204,7 +224,7 @@ def run(name: str, workflow_id: str, patient: Patient) -> str:
             status = "cancelled"
             answer = patient.post(f"/executions/{identifier}/cancel")
             assert answer.status_code == 200, answer.text
-        case "compensates" | "fails" | "asks_briefly":
+        case "compensates" | "fails" | "graph_undone" | "asks_briefly":
             status = "failed"
         case "fails_once":
             assert patient.ended(identifier)["status"] == "failed"
@@ -241,6 +261,8 @@ def output_of(name: str, items: list[str]) -> Json:
             trace = [*(item for index, item in enumerate(items) if index != 1), "c"]
         case "fails_once":
             trace = [*items, "c"]
+        case "graph":
+            trace = ["a", "b", "c", "e", "f", "a", "g", "h"]
         case "asks":
             trace = ["Ada", "b"]
         case "children":

@@ -42,7 +42,7 @@ async def step(task: Task) -> dict[str, object]:
         await asyncio.sleep(task.payload.get("seconds") or 0)
         if task.attempt <= (task.payload.get("failures") or 0):
             raise RuntimeError("not yet")
-        if task.payload.get("fails_once") and is_first(str(task.payload["fails_once"])):
+        if task.payload.get("fails_once") and is_first(str(task.payload["fails_once"]), task.id):
             raise NotRetryable("the first time")
         return {"trace": [*(task.payload.get("after") or []), task.payload["name"]]}
     finally:
@@ -56,10 +56,11 @@ async def undo(task: Task) -> dict[str, object]:
     return {}
 
 
-def is_first(name: str) -> bool:
-    """Whether nobody has asked for this name before."""
+def is_first(name: str, task_id: str) -> bool:
+    """Whether no other task has asked for this name before. A kill leaves no half of a mark: it is a link."""
+    mark = Path(f"{JOURNAL}.{name}")
     try:
-        Path(f"{JOURNAL}.{name}").touch(exist_ok=False)
+        mark.symlink_to(task_id)
     except FileExistsError:
-        return False
+        return str(mark.readlink()) == task_id
     return True

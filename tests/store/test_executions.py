@@ -389,6 +389,28 @@ async def test_items_go_on_after_a_restart_which_knows_none_of_what_was_in_memor
     assert sorted(task.item or 0 for task in flows.ran if task.step_id == "many") == sorted([*range(20), 7])
 
 
+@pytest.mark.parametrize("kind", ["task", "workflow"])
+async def test_items_go_on_after_a_restart_with_a_clock_that_was_set_back(flows: Flows, kind: str) -> None:
+    inner = await flows.keep([step("in", input="parameters")], "inner")
+    more = {"kind": kind, "workflow_id": inner} if kind == "workflow" else {}
+    many = step("many", for_each="parameters.of", max_parallel=2, input="{n: item}", **more)
+    execution = await flows.execute(await flows.keep([many]), of=list(range(6)))
+
+    def restart() -> None:
+        flows.world.clock.jump -= 3600
+        vars(flows.world.ids)["_last"] = 0
+
+    restart()
+    await flows.work(lambda task, payload: FAILURE if payload["n"] == 3 else payload)
+    assert (await flows.execution(execution)).status == "failed"
+    restart()
+    await flows.submit(executions.retry(PROJECT, execution))
+    await flows.work(lambda task, payload: payload)
+    assert (await flows.execution(execution)).status == "completed"
+    gathered = await flows.output(execution, 0)
+    assert gathered == [{"n": n} if kind == "task" else {"in": {"n": n}} for n in range(6)]
+
+
 async def test_items_that_are_executions_end_with_the_time_of_their_step(flows: Flows) -> None:
     inner = await flows.keep([step("in")], "inner")
     many = step(

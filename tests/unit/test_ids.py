@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ao_server.engine.ids import FOLLOWED, Ids
+from ao_server.engine.ids import Ids
 from ao_server.store.id_times import first_at, time_of
 
 MILLISECONDS = st.integers(0, (1 << 48) - 1)
@@ -14,6 +14,16 @@ def test_ids_are_in_the_order_of_their_making_whatever_the_clock_does(times: lis
     assert made == sorted(made)
     assert len(set(made)) == len(made)
     assert {len(each) for each in made} == {len("task_") + 26}
+
+
+@given(st.integers(0, 4_000_000_000_000_000), st.integers(0, 4_000_000_000_000_000))
+def test_ids_follow_one_of_another_server_by_another_clock(theirs: int, ours: int) -> None:
+    other, ids = Ids().new("task", theirs)[0], Ids()
+    ids.follow(None)
+    ids.follow(other)
+    assert other < ids.new("task", ours)[0] < ids.new("task", ours)[0]
+    ids.follow(Ids().new("execution", 0)[0])
+    assert other < ids.new("task", ours)[0]
 
 
 @given(st.integers(0, 4_000_000_000_000_000))
@@ -29,15 +39,3 @@ def test_within_one_millisecond_the_random_part_is_counted_up() -> None:
     first, second = ids.new("task", 5_000)[0], ids.new("task", 5_999)[0]
     assert first[:-1] == second[:-1]
     assert first < second
-
-
-@given(st.integers(FOLLOWED, 4_000_000_000_000_000), st.integers(-FOLLOWED, 2 * FOLLOWED))
-def test_ids_go_on_behind_those_of_another_process_unless_its_clock_was_wrong(now: int, ahead: int) -> None:
-    made, _ = Ids().new("task", now + ahead)
-    ids = Ids()
-    ids.follow([made], now)
-    identifier, created_at = ids.new("task", now)
-    if ahead <= FOLLOWED:
-        assert identifier > made
-    else:
-        assert created_at == now // 1000 * 1000

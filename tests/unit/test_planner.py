@@ -232,17 +232,13 @@ def test_an_execution_that_a_fault_has_broken_off_is_not_completed_by_a_retry() 
     assert retried.commands == history.folds[0].next.commands
 
 
-def test_bytes_beyond_the_bound_are_not_added_up_to_more_than_the_store_can_hold() -> None:
-    graph = compiled([Step("many", "many", agent_type="t", for_each="parameters.of", max_parallel=10_000)])
-    state = moves.State(
-        rows.Execution(project_id="p", id="e", workflow_id="w", version=1, priority=2, created_at=1, open=1, active=1),
-        {
-            0: rows.ExecutionStep(
-                project_id="p", execution_id="e", place=0, status="running", items=5_000, begun=5_000, running=5_000
-            )
-        },
-    )
-    for _ in range(3_000):
-        following = planner.step(graph, state, moves.Completed(0, planner.MAX_OUTPUT_BYTES), 1)
+def test_results_of_many_items_are_counted_up_to_what_is_too_much() -> None:
+    graph = compiled([Step(id="a", name="a", agent_type="t", for_each="parameters.l", max_parallel=10_000)])
+    execution = rows.Execution(project_id="p", id="e", workflow_id="w", version=1, priority=2, created_at=1)
+    state = moves.State(execution, {0: rows.ExecutionStep(project_id="p", execution_id="e", place=0)})
+    for event in (moves.Started(), moves.Looked(0, 5_000), *[moves.Completed(0, planner.MAX_OUTPUT_BYTES)] * 3_000):
+        following = planner.step(graph, state, event, 1)
         state = moves.State(following.execution, {**state.steps, **following.steps})
-    assert state.steps[0].error_code == "output_too_large" and state.steps[0].bytes < 2**31
+    step = state.steps[0]
+    assert (step.completed, step.running, step.error_code) == (3_000, 2_000, "output_too_large")
+    assert step.bytes == planner.MAX_OUTPUT_BYTES + 1

@@ -9,7 +9,7 @@ from ao_server.engine.workflows.definition import Graph, Step
 from ao_server.store import execution_values, rows
 from ao_server.store.execution_values import Source
 from ao_server.store.executions import Ran
-from ao_server.store.workflow_tables import INPUT, OUTPUT, RESULT
+from ao_server.store.workflow_tables import INPUT, OUTPUT, PARAMETERS, RESULT
 
 NOTHING_RAN = Ran()
 
@@ -57,8 +57,11 @@ def definitions(graph: Graph) -> Sequence[tuple[int, Step]]:
 
 def input_of(row: rows.ExecutionStep, definition: Step) -> Source:
     """Where the input of a step stands, if it has one."""
-    if definition.kind == "task" and definition.for_each is None and row.last_id is not None:
-        return execution_values.payload(row.last_id)
+    if definition.for_each is None and row.last_id is not None:
+        if definition.kind == "task":
+            return execution_values.payload(row.last_id)
+        if definition.kind == "workflow":
+            return execution_values.value(row.last_id, PARAMETERS)
     return execution_values.value(row.execution_id, INPUT, row.place)
 
 

@@ -141,7 +141,7 @@ def listed_step(row: rows.ExecutionStep, name: bodies.StepName) -> executions_pb
         message.items.total = row.items
         message.items.completed = row.kept + row.completed
         message.items.running = row.running
-    if row.status == "failed":
+    if "failed" in (row.status, row.compensation):
         _set_error(message, row)
     if row.due_at is not None:
         _set_time(message.times_out_at, row.due_at)

@@ -6,14 +6,9 @@ value is counted up. Lists use the order instead of an index on the creation tim
 
 import secrets
 import threading
-from collections.abc import Callable, Iterable
-from typing import Final
+from collections.abc import Callable
 
-from ao_server.store.id_times import RANDOM_BITS, text, time_of
-
-# Microseconds by which the clock may have gone back while no server ran. A clock that was wrong by more was wrong: what
-# it made keeps its place, and all else need not wait until that time has come.
-FOLLOWED: Final = 24 * 3600 * 1_000_000
+from ao_server.store.id_times import RANDOM_BITS, TEXT_LENGTH, text, value_of
 
 
 class Ids:
@@ -23,13 +18,6 @@ class Ids:
         self._random_bits = random_bits
         self._last = 0
         self._lock = threading.Lock()
-
-    def follow(self, made: Iterable[str], now: int) -> None:
-        """What is made from here on is greater than these, which another process has made; `now` in microseconds."""
-        with self._lock:
-            for time in map(time_of, made):
-                if time - now <= FOLLOWED:
-                    self._last = max(self._last, (time // 1000 + 1 << RANDOM_BITS) - 1)
 
     def new(self, prefix: str, now: int) -> tuple[str, int]:
         """An id such as `task_01k...` and the time that stands in it, in microseconds: the object's creation time.
@@ -42,3 +30,12 @@ class Ids:
             self._last = max(value, self._last + 1)
             value = self._last
         return f"{prefix}_{text(value)}", (value >> RANDOM_BITS) * 1000
+
+    def follow(self, identifier: str | None) -> None:
+        """From now on ids are greater than this one too, which another server may have made by another clock."""
+        if identifier is None:
+            return
+        with self._lock:
+            # Texts are compared first: the value takes far longer to read.
+            if identifier[-TEXT_LENGTH:] > text(self._last):
+                self._last = value_of(identifier)

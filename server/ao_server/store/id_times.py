@@ -9,7 +9,7 @@ from typing import Final
 _ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
 _PAIRS: Final = [first + second for first in _ALPHABET for second in _ALPHABET]
 RANDOM_BITS: Final = 80
-_TEXT_LENGTH: Final = 26
+TEXT_LENGTH: Final = 26
 _NO_RANDOM: Final = _ALPHABET[0] * (RANDOM_BITS // 5)
 
 
@@ -23,9 +23,17 @@ def first_at(prefix: str, time: int) -> str:
 def time_of(identifier: str) -> int:
     """The creation time that an id begins with, in microseconds."""
     value = 0
-    for letter in identifier[-_TEXT_LENGTH:][: _TEXT_LENGTH - RANDOM_BITS // 5]:
+    for letter in identifier[-TEXT_LENGTH:][: TEXT_LENGTH - RANDOM_BITS // 5]:
         value = value << 5 | _ALPHABET.index(letter)
     return value * 1000
+
+
+def value_of(identifier: str) -> int:
+    """The value of 128 bits that an id is the text of."""
+    value = 0
+    for letter in identifier[-TEXT_LENGTH:]:
+        value = value << 5 | _ALPHABET.index(letter)
+    return value
 
 
 def text(value: int) -> str:

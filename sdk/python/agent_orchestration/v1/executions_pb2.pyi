@@ -747,7 +747,7 @@ class ExecutionStep(_message.Message):
 
     @_builtins.property
     def error(self) -> _tasks_pb2.TaskError:
-        """Why it failed."""
+        """Why it failed, or its undoing did."""
 
     @_builtins.property
     def started_at(self) -> _timestamp_pb2.Timestamp: ...

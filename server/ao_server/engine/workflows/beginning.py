@@ -79,6 +79,7 @@ class Beginning:
         changes: Changes[None] = Changes(None)
         made: list[str] = []
         batch = Batch(self._whole)
+        self._follow(command.place)
         for index in self._indices(command, listed):
             try:
                 payload = evaluation.item_payload(node, listed.values, listed.items[index], index, batch)
@@ -105,6 +106,7 @@ class Beginning:
                 self._events.append(moves.Failed(node.place, refusal.failure))
                 return Changes(None)
             step = known.definition(node.place)
+            self._follow(node.place)
             task = work.task(known.execution, step, payload, self._ids, now, is_first=self._is_first)
             self._room.take_tasks(1)
             return Changes(None, [*task.rows, *self._made(node.place, [task.answer.id])], task.events)
@@ -140,6 +142,7 @@ class Beginning:
             made: list[str] = []
             batch = Batch(self._whole)
             workflow = found.get(rows.Workflow, known.key.project_id, step.workflow_id or "")
+            self._follow(command.place)
             for index in indices:
                 item = None if index is None or listed is None else listed.items[index]
                 try:
@@ -200,6 +203,10 @@ class Beginning:
         indices = listed.indices(command.start, command.count)
         self._events += [moves.Completed(command.place)] * (command.count - len(indices))
         return indices
+
+    def _follow(self, place: int) -> None:
+        """What runs for a step is told apart by its ids: each is greater than those before."""
+        self._ids.follow(self._known.steps[place].last_id)
 
     def _made(self, place: int, ids: Sequence[str], due_from: int | None = None) -> list[rows.ExecutionStep]:
         """The step after these were made for it. `due_from`: its time-out counts from then on."""

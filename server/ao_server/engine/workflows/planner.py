@@ -175,7 +175,7 @@ class _Fold:
         if row.compensation == "running":
             self._undone(row, "completed")
             return
-        # Beyond the bound one number is as good as another, and ten thousand results of a mebibyte are no integer's.
+        # More than too much is no number worth keeping, and may be none that the store can keep.
         row.bytes = min(row.bytes + size, MAX_OUTPUT_BYTES + 1)
         if row.items is None:
             self._complete(row)
@@ -185,6 +185,7 @@ class _Fold:
 
     def _failed(self, row: rows.ExecutionStep, failure: Failure) -> None:
         if row.compensation == "running":
+            row.error_code, row.error_message = failure.code, failure.message
             self._undone(row, "failed")
         elif row.items is None:
             self._fail(row, failure)

@@ -49,21 +49,26 @@ def explain(
             how = "was cancelled" if is_cancelled else "failed"
             return Reason("cancelled", f"the execution {how} before it had ended", remedies=_again(execution))
         case _:
-            return _completed(row)
+            return _completed(row, waiting)
 
 
-def _completed(row: rows.ExecutionStep) -> Reason:
+def _completed(row: rows.ExecutionStep, waiting: Explanation | None) -> Reason:
     match row.compensation:
         case None:
             return Reason("completed", "it is completed")
+        case "running" if waiting is not None:
+            message = f"it is completed; the task that undoes it waits: {waiting.message}"
+            return Reason(waiting.code, message, remedies=waiting.remedies)
         case "running":
             return Reason("undoing", "it is completed and being undone")
         case "completed":
             return Reason("undoing_completed", "it is completed and was undone")
-        case how:
+        case "failed":
             return Reason(
-                f"undoing_{how}", f"it is completed; undoing it {'failed' if how == 'failed' else 'was cancelled'}"
+                "undoing_failed", f"it is completed; undoing it failed: {row.error_code}: {row.error_message}"
             )
+        case _:
+            return Reason("undoing_cancelled", "it is completed; undoing it was cancelled")
 
 
 def _pending(graph: Graph, execution: rows.Execution, steps: Mapping[int, rows.ExecutionStep], place: int) -> Reason:

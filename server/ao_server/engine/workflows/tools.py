@@ -14,7 +14,7 @@ from ao_server.store.workflow_selections import WorkflowSelections
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """`stop` tells the process of a running task to stop it, after the commit; `room`, `budgets`: of the transaction."""
+    """`stop` tells the process of a task to stop it, after the commit. `room`, `budgets`: of the transaction."""
 
     graphs: Graphs
     selections: WorkflowSelections
