@@ -188,10 +188,12 @@ def _check_oneofs(oneofs: Mapping[str, str], fields: Fields, prefix: str, violat
 
 def _field_reader(field: FieldDescriptor) -> _Read:
     message = field.message_type
-    most = field.GetOptions().Extensions[options_pb2.rules].max_items
+    rules = field.GetOptions().Extensions[options_pb2.rules]
     if message is not None and message.GetOptions().map_entry:
-        return _map_reader(message, most)
-    return _array_reader(_value_reader(field), most) if field.is_repeated else _value_reader(field)
+        return _map_reader(message, rules.max_items)
+    if field.is_repeated:
+        return _array_reader(_value_reader(field), rules.max_items, is_empty_refused=rules.not_empty)
+    return _value_reader(field)
 
 
 def _value_reader(field: FieldDescriptor) -> _Read:
@@ -241,7 +243,7 @@ def _nested_reader(descriptor: Descriptor) -> _Read:
     return read
 
 
-def _array_reader(read_one: _Read, most: int) -> _Read:
+def _array_reader(read_one: _Read, most: int, *, is_empty_refused: bool) -> _Read:
     def read(raw: bytes, path: str, violations: list[Violation]) -> list[Any]:
         if raw[:1] != b"[":
             violations.append(Violation(path, "must be an array"))
@@ -251,6 +253,8 @@ def _array_reader(read_one: _Read, most: int) -> _Read:
             if len(violations) >= MAX_VIOLATIONS:
                 break
             values.append(read_one(bytes(each), f"{path}[{place}]", violations))
+        if is_empty_refused and not values:
+            violations.append(Violation(path, "must have at least 1 items"))
         return values
 
     return read

@@ -71,6 +71,8 @@ class Schemas:
             return {"type": "object", **limits, **_set_limits(rules, max_items="maxProperties")}
         if field.is_repeated:
             limits = _set_limits(rules, min_items="minItems", max_items="maxItems")
+            if rules.not_empty:
+                limits["minItems"] = 1
             return {"type": "array", "items": self._taken_value(field, rules), **limits}
         return self._taken_value(field, rules)
 

@@ -22,9 +22,11 @@ def decode(
     return RequestDecoder(BINDINGS[rpc]).decode(path, query, headers or [], body)
 
 
-def violations(rpc: str, *, query: bytes = b"", headers: Headers | None = None, body: bytes = b"") -> dict[str, str]:
+def violations(
+    rpc: str, *, path: tuple[str, ...] = (), query: bytes = b"", headers: Headers | None = None, body: bytes = b""
+) -> dict[str, str]:
     with pytest.raises(Refusal) as raised:
-        decode(rpc, query=query, headers=headers, body=body)
+        decode(rpc, path=path, query=query, headers=headers, body=body)
     assert (raised.value.status, raised.value.code) == (400, "validation_error")
     return {each.field: each.message for each in raised.value.details}
 
@@ -51,6 +53,13 @@ def test_null_is_absent_and_the_last_of_two_keys_wins() -> None:
     assert request.agent_id == "last"
     assert not request.HasField("payload")
     assert not request.HasField("schedule")
+
+
+def test_a_list_that_may_be_absent_but_not_empty() -> None:
+    assert not decode("UpdateWorkflow", path=("workflow_1",), body=b'{"steps": null}').steps
+    assert violations("UpdateWorkflow", path=("workflow_1",), body=b'{"steps": []}') == {
+        "steps": "must have at least 1 items"
+    }
 
 
 @pytest.mark.parametrize("body", [b"", b" \r\n"])

@@ -89,6 +89,7 @@ class Rules(_message.Message):
     ABOVE_FIELD_NUMBER: _builtins.int
     MIN_ITEMS_FIELD_NUMBER: _builtins.int
     REQUIRED_UNLESS_FIELD_NUMBER: _builtins.int
+    NOT_EMPTY_FIELD_NUMBER: _builtins.int
     required: _builtins.bool
     """The field must be present and, if text, not empty."""
     min_length: _builtins.int
@@ -109,6 +110,8 @@ class Rules(_message.Message):
     """Fewest items accepted in a repeated field."""
     required_unless: _builtins.str
     """The field must be present where the field of this name is not, and only there."""
+    not_empty: _builtins.bool
+    """Of a repeated field that may be absent: `[]` in JSON, which protobuf cannot tell from that, is refused."""
     def __init__(
         self,
         *,
@@ -122,10 +125,11 @@ class Rules(_message.Message):
         above: _builtins.float | None = ...,
         min_items: _builtins.int | None = ...,
         required_unless: _builtins.str = ...,
+        not_empty: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_above", b"_above", "_max_items", b"_max_items", "_max_length", b"_max_length", "_maximum", b"_maximum", "_min_items", b"_min_items", "_min_length", b"_min_length", "_minimum", b"_minimum", "above", b"above", "max_items", b"max_items", "max_length", b"max_length", "maximum", b"maximum", "min_items", b"min_items", "min_length", b"min_length", "minimum", b"minimum"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_above", b"_above", "_max_items", b"_max_items", "_max_length", b"_max_length", "_maximum", b"_maximum", "_min_items", b"_min_items", "_min_length", b"_min_length", "_minimum", b"_minimum", "above", b"above", "identifier", b"identifier", "max_items", b"max_items", "max_length", b"max_length", "maximum", b"maximum", "min_items", b"min_items", "min_length", b"min_length", "minimum", b"minimum", "required", b"required", "required_unless", b"required_unless"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_above", b"_above", "_max_items", b"_max_items", "_max_length", b"_max_length", "_maximum", b"_maximum", "_min_items", b"_min_items", "_min_length", b"_min_length", "_minimum", b"_minimum", "above", b"above", "identifier", b"identifier", "max_items", b"max_items", "max_length", b"max_length", "maximum", b"maximum", "min_items", b"min_items", "min_length", b"min_length", "minimum", b"minimum", "not_empty", b"not_empty", "required", b"required", "required_unless", b"required_unless"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__above: _TypeAlias = _typing.Literal["above"]  # noqa: Y015
     _WhichOneofArgType__above: _TypeAlias = _typing.Literal["_above", b"_above"]  # noqa: Y015
