@@ -6,6 +6,7 @@ import pytest
 
 from ao_server.engine.workflows import executions, moves, planner, work
 from ao_server.engine.workflows.definition import Graph
+from ao_server.store import rows
 from tests.store.fleet_world import PROJECT
 from tests.store.workflow_world import Flows, step
 
@@ -24,6 +25,30 @@ def break_planner(monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(planner, "step", broken)
 
     return break_it
+
+
+@pytest.mark.parametrize("others", [0, 3])
+async def test_what_the_store_does_not_take_of_an_execution_fails_that_alone_and_the_outcome_of_its_task_counts(
+    flows: Flows, monkeypatch: pytest.MonkeyPatch, others: int
+) -> None:
+    workflow = await flows.keep([step("a"), step("b", order=2)])
+    bad, *good = [await flows.execute(workflow) for _ in range(1 + others)]
+    made = work.task
+
+    def task(owner: rows.Execution, *rest: Any, **more: Any) -> Any:
+        changes = made(owner, *rest, **more)
+        if owner.id == bad:
+            vars(changes.answer)["type"] = None
+        return changes
+
+    monkeypatch.setattr(work, "task", task)
+    await flows.work(lambda task, payload: {})
+    ended = await flows.execution(bad)
+    assert (ended.status, ended.error_code) == ("failed", "internal_error")
+    assert [each.status for each in flows.ran] == ["running"] * (1 + 2 * others)
+    assert not flows.process.ended, "an outcome was not settled"
+    for each in good:
+        assert (await flows.execution(each)).status == "completed"
 
 
 async def test_an_item_whose_execution_gave_too_much_is_executed_again_by_a_retry(flows: Flows) -> None:

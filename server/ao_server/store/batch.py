@@ -160,7 +160,7 @@ class Batch:
         """Writes the rows, adds the increments, takes out what is old, then adds the events, numbered under the lock of
         their feed. Increments are rows whose values are added to what the store holds under the same key.
         """
-        self._flush()
+        self.flush()
         self._add_up(increments)
         for deletion in self._deletions:
             sql = self._tables[deletion.row].statements.delete_until(deletion.column)
@@ -169,7 +169,7 @@ class Batch:
             self._database.give_back(self._cursor)
         for project_id, events in groupby(sorted(self.events, key=_project), key=_project):
             self._append(project_id, list(events))
-        self._flush()
+        self.flush()
 
     def remember(self) -> None:
         """The transaction is committed: what it wrote is what the store holds."""
@@ -213,7 +213,7 @@ class Batch:
         selection = operation.selection
         if selection is None:
             return []
-        self._flush()
+        self.flush()
         self._cursor.execute(selection.sql, tuple(selection.parameters))
         found = self._cursor.fetchall()
         return self._rows(selection, found) if isinstance(selection, Selection) else found
@@ -241,7 +241,8 @@ class Batch:
         self.events += changes.events
         self._deletions += changes.deletions
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Writes what was changed so far."""
         for table in self._tables.in_order():
             if table.dirty:
                 self._write(table)

@@ -101,6 +101,9 @@ class Operation(msgspec.Struct, Generic[Answer], frozen=True):
     # Runs in the event loop after the commit, in the order of the operations, before anyone is answered or hears of its
     # events: work that it hands out is on its way first.
     delivered: Callable[[Answer], None] | None = None
+    # Of a follow-up: runs in the writer's thread where it, or the store with what it decided, has failed a transaction,
+    # which is tried again.
+    failed: Callable[[Exception], None] | None = None
 
 
 # One row before and after a transaction, before it None where it is new.

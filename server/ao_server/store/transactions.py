@@ -17,11 +17,12 @@ from ao_server.store.faults import is_away, is_serialization_failure
 from ao_server.store.recent import Recent
 
 MAX_SERIALIZATION_RETRIES = 5
-# Each time the source of follow-ups leaves out one more.
+# Each time the source of follow-ups has heard of one that fails, and leaves it out.
 MAX_FOLLOW_UP_RETRIES = 50
 
-# Given what a transaction has changed so far, yields rounds of further operations for the same transaction. What one of
-# a round raises is thrown into it: it raises it again, and yields something else the next time that it is asked.
+# Given what a transaction has changed so far, yields rounds of further operations for the same transaction. What fails
+# one of a round is told to its `failed`, and thrown into the source, which raises it again and yields something else
+# the next time that it is asked.
 FollowUps = Callable[[Batch], Generator[Sequence[Operation[Any]], None, None]]
 
 
@@ -35,6 +36,8 @@ def in_turn(*sources: FollowUps) -> FollowUps:
     return follow_ups
 
 
+_Answers = list[tuple[Operation[Any], Any]]
+_Run = Callable[[Batch, Sequence[Operation[Any]]], list[Any]]
 # The increments that follow from the changes of a transaction.
 Count = Callable[[list[Change]], Iterable[Any]]
 
@@ -92,17 +95,25 @@ class Transactions:
         InDoubt when it may have been committed; whatever else it raises says that it was not.
         """
         serialization_failures = follow_up_failures = 0
+        run: _Run = Batch.run
         while True:
             try:
-                return self._transaction(operations)
+                return self._transaction(operations, run)
             except _FollowUpFailed:
                 follow_up_failures += 1
                 if follow_up_failures > MAX_FOLLOW_UP_RETRIES:
                     raise
+                run = _one_by_one
             except Exception as error:
-                serialization_failures += 1
-                if not is_serialization_failure(error) or serialization_failures > MAX_SERIALIZATION_RETRIES:
+                if is_serialization_failure(error):
+                    serialization_failures += 1
+                    if serialization_failures > MAX_SERIALIZATION_RETRIES:
+                        raise
+                elif is_away(error) or isinstance(error, InDoubt) or run is _one_by_one:
                     raise
+                else:
+                    # It may be a follow-up that the store does not take.
+                    run = _one_by_one
 
     def has_come_through(self, decided: Decided) -> bool:
         """Whether a transaction that was in doubt is committed, which its events in the store show: nobody else writes
@@ -117,13 +128,13 @@ class Transactions:
             decided.batch.remember()
         return found == [portion]
 
-    def _transaction(self, operations: Sequence[Operation[Any]]) -> Decided:
+    def _transaction(self, operations: Sequence[Operation[Any]], run: _Run) -> Decided:
         decided: Decided | None = None
         try:
             with self._begun() as cursor:
                 batch = Batch(cursor, self._database, self._statements, self._recent, self._now())
-                answers = list(zip(operations, batch.run(operations), strict=True))
-                answers += self._follow_up(batch)
+                answers = list(zip(operations, run(batch, operations), strict=True))
+                answers += self._follow_up(batch, run)
                 changes = batch.changes()
                 batch.finish(self._count(changes))
                 changes += batch.feeds()
@@ -136,13 +147,13 @@ class Transactions:
         batch.remember()
         return decided
 
-    def _follow_up(self, batch: Batch) -> list[tuple[Operation[Any], Any]]:
-        answers: list[tuple[Operation[Any], Any]] = []
+    def _follow_up(self, batch: Batch, run: _Run) -> _Answers:
+        answers: _Answers = []
         source = self._follow_ups(batch)
         try:
             for operations in source:
                 try:
-                    answers += zip(operations, batch.run(operations), strict=True)
+                    answers += zip(operations, run(batch, operations), strict=True)
                 except Exception as error:
                     if _is_of_the_database(error):
                         raise
@@ -188,6 +199,20 @@ class Transactions:
                 self._connection.invalidate()
                 self._connection.close()
             self._connection = None
+
+
+def _one_by_one(batch: Batch, operations: Sequence[Operation[Any]]) -> list[Any]:
+    """As `Batch.run`, at more cost: which of them fails is found out, and told."""
+    answers: list[Any] = []
+    for operation in operations:
+        try:
+            answers += batch.run([operation])
+            batch.flush()
+        except Exception as error:
+            if operation.failed is not None and not _is_of_the_database(error):
+                operation.failed(error)
+            raise
+    return answers
 
 
 def _is_of_the_database(error: Exception) -> bool:

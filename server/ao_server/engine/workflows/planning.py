@@ -5,10 +5,11 @@ of the steps behind it and, where a slot is free, their claims are one commit: n
 and none is carried on twice.
 """
 
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from functools import partial
 from typing import Any
 
+import msgspec
 import structlog
 
 from ao_server.engine import transitions
@@ -52,11 +53,11 @@ class Planning:
         while turns:
             operations: list[Operation[Any]] = []
             for key in list(turns):
-                operation = self._guarded(key, partial(next, turns[key], None))
+                operation = self._next(key, turns[key])
                 if operation is None:
                     del turns[key]
                 else:
-                    operations.append(self._told_of(key, operation))
+                    operations.append(msgspec.structs.replace(operation, failed=partial(self._break, key)))
             if operations:
                 yield operations
 
@@ -65,21 +66,17 @@ class Planning:
             return _give_up(key, self._tools)
         return Turn(key, happenings, self._tools).operations()
 
-    def _told_of(self, key: ExecutionKey, operation: Operation[Any]) -> Operation[Any]:
-        """The same operation; what it raises breaks its execution alone."""
-
-        def decide(found: Found, now: int) -> Changes[Any]:
-            return self._guarded(key, lambda: operation.decide(found, now))
-
-        return Operation(decide, operation.keys, operation.selection, operation.committed, operation.delivered)
-
-    def _guarded(self, key: ExecutionKey, run: Callable[[], Any]) -> Any:
+    def _next(self, key: ExecutionKey, turn: Operations) -> Operation[Any] | None:
         try:
-            return run()
+            return next(turn, None)
         except Exception as error:
-            log.error("execution_broken", execution_id=key.id, exc_info=error)
-            self._broken.add(key)
+            self._break(key, error)
             raise
+
+    def _break(self, key: ExecutionKey, error: Exception) -> None:
+        """What an execution does fails the transaction: it is left out of it from here on."""
+        log.error("execution_broken", execution_id=key.id, exc_info=error)
+        self._broken.add(key)
 
 
 def _give_up(key: ExecutionKey, tools: Tools) -> Operations:
