@@ -39,6 +39,19 @@ async def test_it_says_what_a_failure_leads_to(api: Api) -> None:
     assert played.data["error"]["message"].startswith("step 'load'")
 
 
+async def test_it_knows_the_workflows_below(api: Api) -> None:
+    inner = (await api.post("/workflows", {"name": "Inner", "steps": [{"agent_type": "nobody_below"}]})).data["id"]
+    middle = [{"kind": "workflow", "workflow_id": inner}, {"agent_type": "nobody"}]
+    outer = (await api.post("/workflows", {"name": "Middle", "steps": middle})).data["id"]
+    steps = [{"kind": "workflow", "workflow_id": outer, "for_each": "[`1`, `2`]"}]
+    played = (await api.post("/workflows/simulate", {"steps": steps})).data
+    assert (played["status"], played["missing_agents"]) == ("completed", ["nobody", "nobody_below"])
+    await api.post(f"/workflows/{outer}/archive")
+    refused = (await api.post("/workflows/simulate", {"steps": steps})).data
+    assert (refused["status"], refused["error"]["code"]) == ("failed", "workflow_archived")
+    assert refused["missing_agents"] == []
+
+
 async def test_nothing_is_made(api: Api) -> None:
     before = [(await api.get(path)).json for path in ("/workflows", "/executions", "/tasks")]
     assert (await api.post("/workflows/simulate", {"steps": STEPS})).status == 200

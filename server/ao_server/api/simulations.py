@@ -4,13 +4,13 @@ import asyncio
 from collections.abc import Iterable
 
 from agent_orchestration.v1 import tasks_pb2, workflows_pb2
-from ao_server.api import calls, messages
+from ao_server.api import calls, messages, subworkflows
 from ao_server.engine.transitions import Failure
 from ao_server.engine.workflows import forecast, simulation
 from ao_server.engine.workflows.definition import Graph
 from ao_server.engine.workflows.simulation import Outcome, SimulatedStep, Simulation
 from ao_server.errors import FieldProblem, Invalid
-from ao_server.store import agents, counts
+from ao_server.store import agents, counts, workflows
 from ao_server.store.reader import Reader
 
 
@@ -19,8 +19,13 @@ async def simulate(
 ) -> workflows_pb2.Simulation:
     """Plays the steps through. Invalid when an outcome is of no step, or when there is too much to play."""
     project_id = calls.current().project_id
-    played = await asyncio.to_thread(simulation.simulate, graph, parameters, _outcomes(graph, assumed))
-    needed = forecast.agent_types(played)
+    steps = [node.step for node in graph.nodes if node.step is not None]
+    archived = await workflows.archived(reader, project_id, subworkflows.named(steps))
+    outcomes = _outcomes(graph, assumed)
+    played = await asyncio.to_thread(simulation.simulate, graph, parameters, outcomes, archived)
+    executed = subworkflows.named([each.step for each in played.steps if each.group is not None])
+    below = await subworkflows.agent_types(reader, project_id, executed)
+    needed = sorted(forecast.agent_types(played) | below)
     there = await agents.active_types(reader, project_id, needed)
     kinds = {forecast.kind(each.step) for each in played.steps}
     expected = forecast.forecast(graph, played, await counts.mean_durations(reader, project_id, kinds))

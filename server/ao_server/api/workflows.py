@@ -5,7 +5,16 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from agent_orchestration.v1 import common_pb2, workflows_pb2, workflows_pb2_grpc
-from ao_server.api import calls, execution_messages, idempotency, messages, pages, simulations, workflow_requests
+from ao_server.api import (
+    calls,
+    execution_messages,
+    idempotency,
+    messages,
+    pages,
+    simulations,
+    subworkflows,
+    workflow_requests,
+)
 from ao_server.api.execution_details import ExecutionDetails
 from ao_server.engine.idempotency import once
 from ao_server.engine.ids import Ids
@@ -123,8 +132,7 @@ class WorkflowServicer(workflows_pb2_grpc.WorkflowServiceServicer):
         """Plays steps through that are not kept."""
         steps = workflow_requests.steps(request.steps)
         graph = await asyncio.to_thread(definition.compiled, steps)
-        named = {step.workflow_id for step in steps if step.workflow_id is not None}
-        known = await workflows.existing(self._reader, calls.current().project_id, named)
+        known = await workflows.existing(self._reader, calls.current().project_id, subworkflows.named(steps))
         catalog.check_named(steps, known)
         parameters = _parameters(request)
         data = await simulations.simulate(self._reader, graph, parameters, request.outcomes)

@@ -40,6 +40,22 @@ async def existing(reader: Reader, project_id: str, ids: Collection[str]) -> set
         return set((await connection.execute(select(_WORKFLOW.id).where(*where))).scalars())
 
 
+async def archived(reader: Reader, project_id: str, ids: Collection[str]) -> set[str]:
+    """Those of the ids whose workflow is archived."""
+    where = (_WORKFLOW.project_id == project_id, _WORKFLOW.id.in_(ids), _WORKFLOW.status == "archived")
+    async with reader.connect() as connection:
+        return set((await connection.execute(select(_WORKFLOW.id).where(*where))).scalars())
+
+
+async def active_steps(reader: Reader, project_id: str, ids: Collection[str]) -> list[str]:
+    """The steps of the newest versions of those of the workflows that can be executed, encoded."""
+    where = (_WORKFLOW.project_id == project_id, _WORKFLOW.id.in_(ids), _WORKFLOW.status == "active")
+    statement = select(_VERSION.steps).select_from(workflow_tables.Workflow)
+    async with reader.connect() as connection:
+        joined = statement.join(workflow_tables.WorkflowVersion, _is_newest()).where(*where)
+        return list((await connection.execute(joined)).scalars())
+
+
 async def version(reader: Reader, project_id: str, workflow_id: str, number: int) -> rows.WorkflowVersion | None:
     """One version of a workflow."""
     return await reader.one(
@@ -70,12 +86,7 @@ async def page(
                 *rows.TABLES[rows.Workflow].columns,
                 case((func.length(_VERSION.steps) <= LISTED_STEPS_LENGTH, _VERSION.steps)),
             )
-            .join(
-                workflow_tables.WorkflowVersion,
-                (_VERSION.project_id == _WORKFLOW.project_id)
-                & (_VERSION.workflow_id == _WORKFLOW.id)
-                & (_VERSION.version == _WORKFLOW.version),
-            )
+            .join(workflow_tables.WorkflowVersion, _is_newest())
             .where(*where)
             .order_by(_WORKFLOW.id.desc())
             .limit(limit)
@@ -93,3 +104,11 @@ def newest_steps(database: Database, project_id: str, workflow_id: str) -> Value
         " WHERE w.project_id = ? AND w.id = ?"
     )
     return ValueSelection(sql, (project_id, workflow_id))
+
+
+def _is_newest() -> ColumnElement[bool]:
+    return (
+        (_VERSION.project_id == _WORKFLOW.project_id)
+        & (_VERSION.workflow_id == _WORKFLOW.id)
+        & (_VERSION.version == _WORKFLOW.version)
+    )

@@ -883,7 +883,7 @@ class Simulation(_message.Message):
 
     @_builtins.property
     def missing_agents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Types of agents that steps need and none of which is active."""
+        """Types of agents that steps need, those of workflows below them included, and none of which is active."""
 
     @_builtins.property
     def expected_duration(self) -> _duration_pb2.Duration:

@@ -1,6 +1,6 @@
 """What a simulated execution needs: agents, and time by how long tasks like its own have taken so far."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
 
@@ -28,8 +28,8 @@ def kind(step: Step) -> Kind:
     return step.agent_type or "", step.type or work.DEFAULT_TYPE
 
 
-def agent_types(simulation: Simulation) -> Sequence[str]:
-    """The types of agents that are needed, in order."""
+def agent_types(simulation: Simulation) -> set[str]:
+    """The types of agents that its own steps need."""
     undone = set(simulation.compensation)
     needed: set[str | None] = set()
     for each in simulation.steps:
@@ -37,7 +37,7 @@ def agent_types(simulation: Simulation) -> Sequence[str]:
             needed.add(each.step.agent_type)
         if each.step.id in undone and each.step.compensate is not None:
             needed.add(each.step.compensate.agent_type or each.step.agent_type)
-    return sorted(type_ for type_ in needed if type_ is not None)
+    return {type_ for type_ in needed if type_ is not None}
 
 
 def forecast(graph: Graph, simulation: Simulation, means: Mapping[Kind, int]) -> Forecast:

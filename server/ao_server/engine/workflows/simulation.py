@@ -1,6 +1,6 @@
 """What would happen: the planner over assumed outcomes, with expressions evaluated for real. Nothing is kept."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -54,15 +54,17 @@ class Simulation:
     compensation: Sequence[str]
 
 
-def simulate(graph: Graph, parameters: str, outcomes: Mapping[str, Outcome]) -> Simulation:
+def simulate(
+    graph: Graph, parameters: str, outcomes: Mapping[str, Outcome], archived: Collection[str] = ()
+) -> Simulation:
     """Plays an execution through, group by group: all steps that run at the same time end together.
 
     `parameters` is the text of a JSON object. `outcomes` by the ids of steps: one that is not named completes with the
     output {}. A list that reads the output of a step which was given none, and so is no list, has one item. Items of a
-    step all end alike; whether an input can be evaluated is tried for the first of them. Raises Invalid when it is too
-    much to play through.
+    step all end alike; whether an input can be evaluated is tried for the first of them. `archived`: ids of workflows
+    that steps cannot execute. Raises Invalid when it is too much to play through.
     """
-    play = _Play(graph, parameters, outcomes)
+    play = _Play(graph, parameters, outcomes, archived)
     play.run()
     return play.told()
 
@@ -72,6 +74,7 @@ class _Play:
     graph: Graph
     parameters: str
     outcomes: Mapping[str, Outcome]
+    archived: Collection[str]
     execution: rows.Execution = field(init=False)
     steps: dict[int, rows.ExecutionStep] = field(init=False)
     outputs: dict[int, str] = field(default_factory=dict[int, str])
@@ -172,6 +175,7 @@ class _Play:
         failed: list[moves.Event] = []
         for index in range(start, start + count):
             try:
+                self._check_executed(self._step(place))
                 self._evaluate_input(self.graph.nodes[place], index)
             except CannotBegin as refusal:
                 failed.append(moves.Failed(place, refusal.failure))
@@ -185,6 +189,10 @@ class _Play:
                 if self.graph.nodes[place].for_each is None:
                     self.outputs[place] = output
         return failed
+
+    def _check_executed(self, step: Step) -> None:
+        if step.workflow_id in self.archived:
+            raise CannotBegin("workflow_archived", f"the workflow {step.workflow_id} is archived")
 
     def _evaluate_input(self, node: Node, index: int) -> None:
         if index >= INPUTS:
