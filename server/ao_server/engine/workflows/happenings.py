@@ -81,7 +81,7 @@ class Happenings:
     ) -> None:
         if not after.postponed:
             was_postponed = before is not None and before.postponed is not None
-            if before is None or (was_postponed and not has_begun(before)):
+            if before is None or (was_postponed and not _has_begun(before)):
                 self._add(found, after.id, Begun(), after)
             elif before.retries != after.retries:
                 self._add(found, after.id, RetryWanted(), after)
@@ -104,7 +104,7 @@ class Happenings:
             found.setdefault(ExecutionKey(row.project_id, execution_id), []).append(happening)
 
 
-def has_begun(execution: rows.Execution) -> bool:
+def _has_begun(execution: rows.Execution) -> bool:
     """Whether it has steps already."""
     return execution.phase != "forward" or execution.open > 0
 
