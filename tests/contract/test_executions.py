@@ -92,6 +92,16 @@ async def test_steps_run_in_their_order_each_given_what_the_one_before_returned(
     assert (await api.get(f"/executions/{execution['id']}/steps/process")).data == step
 
 
+async def test_more_executions_of_a_step_than_one_transaction_has_room_for_begin_and_end(line: Line) -> None:
+    skipped = [line.step("never", condition="parameters.item < `0`")]
+    inner = (await line.api.post("/workflows", {"name": "Inner", "steps": skipped})).data["id"]
+    many = {"id": "many", "kind": "workflow", "workflow_id": inner, "for_each": "parameters.of", "max_parallel": 200}
+    execution_id = await line.execute([many], parameters={"of": list(range(180))})
+    ended = await line.shown(execution_id, wait=30)
+    assert (ended["status"], ended["steps"][0]["items"]["completed"]) == ("completed", 180)
+    assert ended["output"]["many"] == [{}] * 180
+
+
 async def test_a_list_of_executions_is_narrowed_and_shows_no_steps(line: Line) -> None:
     api = line.api
     ended = await line.execute([line.step("a")])

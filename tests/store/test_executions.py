@@ -1,5 +1,6 @@
 """Executions by the real engine: what runs when, what is given to it, and what becomes of it."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ from ao_server.engine.transitions import Failure
 from ao_server.engine.workflows import evaluation, executions, room, work
 from ao_server.engine.workflows.definition import Compensation, Step
 from ao_server.engine.workflows.lists import StepKey
+from ao_server.engine.workflows.postponed import PostponedExecutions
 from ao_server.errors import Conflict
 from ao_server.store import rows
 from ao_server.store.changes import Change
@@ -272,6 +274,19 @@ async def test_an_execution_that_is_stopped_before_it_could_begin_begins_nothing
     async with flows.world.reader.connect() as connection:
         made = await flows.world.reader.rows(connection, rows.Execution)
     assert {each.status for each in made} == {"cancelled"} and len(made) == 11
+
+
+async def test_postponed_executions_begin_after_a_restart(flows: Flows, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "EXECUTIONS", 2)
+    inner = await flows.keep([step("in")], "inner")
+    outer = await flows.keep([step("many", kind="workflow", workflow_id=inner, for_each="parameters.of")])
+    flows.world.holds_postponed = True
+    await flows.execute(outer, of=list(range(10)))
+    assert len(flows.process.running) == 2
+    running = asyncio.ensure_future(PostponedExecutions(flows.world.workflow_selections).run(flows.world.writer))
+    await flows.world.settle()
+    running.cancel()
+    assert len(flows.process.running) == 10
 
 
 def watch(flows: Flows, measure: Callable[[list[Change]], int]) -> list[int]:
