@@ -110,6 +110,7 @@ async def test_events_of_a_workflow_tell_of_each_step_and_of_what_ran_for_it(api
     assert [each.id for each in steps_told] == ["", "a", "a", "b", "b", ""]
     assert [list(each.task_ids) for each in steps_told] == [[], [], ran[:1], [], ran[1:], []]
     assert steps_told[2].status == executions_pb2.STEP_STATUS_COMPLETED and steps_told[2].HasField("duration")
+    assert not steps_told[2].HasField("attempts")
 
 
 async def test_a_watcher_far_behind_is_served_from_the_store(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:

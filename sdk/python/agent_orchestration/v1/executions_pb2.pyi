@@ -722,7 +722,7 @@ class ExecutionStep(_message.Message):
     agent_type: _builtins.str
     order: _builtins.int
     attempts: _builtins.int
-    """Of its task: number of the current or last attempt, 0 before the first."""
+    """Of its task: number of the current or last attempt, 0 before the first. Not in events."""
     input: _builtins.str
     """What it was given. Beyond 16 KiB left out here; GetExecutionStep has it. With `for_each` it stands at the tasks."""
     input_omitted: _builtins.bool
@@ -771,7 +771,7 @@ class ExecutionStep(_message.Message):
         agent_type: _builtins.str | None = ...,
         order: _builtins.int = ...,
         depends_on: _abc.Iterable[_builtins.str] | None = ...,
-        attempts: _builtins.int = ...,
+        attempts: _builtins.int | None = ...,
         task_ids: _abc.Iterable[_builtins.str] | None = ...,
         execution_ids: _abc.Iterable[_builtins.str] | None = ...,
         items: Global___StepItems | None = ...,
@@ -786,12 +786,14 @@ class ExecutionStep(_message.Message):
         duration: _duration_pb2.Duration | None = ...,
         times_out_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_agent_type", b"_agent_type", "_compensation", b"_compensation", "_input", b"_input", "_input_omitted", b"_input_omitted", "_output", b"_output", "_output_omitted", b"_output_omitted", "_waiting_for", b"_waiting_for", "agent_type", b"agent_type", "compensation", b"compensation", "completed_at", b"completed_at", "duration", b"duration", "error", b"error", "input", b"input", "input_omitted", b"input_omitted", "items", b"items", "output", b"output", "output_omitted", b"output_omitted", "started_at", b"started_at", "times_out_at", b"times_out_at", "waiting_for", b"waiting_for"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_agent_type", b"_agent_type", "_attempts", b"_attempts", "_compensation", b"_compensation", "_input", b"_input", "_input_omitted", b"_input_omitted", "_output", b"_output", "_output_omitted", b"_output_omitted", "_waiting_for", b"_waiting_for", "agent_type", b"agent_type", "attempts", b"attempts", "compensation", b"compensation", "completed_at", b"completed_at", "duration", b"duration", "error", b"error", "input", b"input", "input_omitted", b"input_omitted", "items", b"items", "output", b"output", "output_omitted", b"output_omitted", "started_at", b"started_at", "times_out_at", b"times_out_at", "waiting_for", b"waiting_for"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_agent_type", b"_agent_type", "_compensation", b"_compensation", "_input", b"_input", "_input_omitted", b"_input_omitted", "_output", b"_output", "_output_omitted", b"_output_omitted", "_waiting_for", b"_waiting_for", "agent_type", b"agent_type", "attempts", b"attempts", "compensation", b"compensation", "completed_at", b"completed_at", "depends_on", b"depends_on", "duration", b"duration", "error", b"error", "execution_ids", b"execution_ids", "id", b"id", "input", b"input", "input_omitted", b"input_omitted", "items", b"items", "name", b"name", "order", b"order", "output", b"output", "output_omitted", b"output_omitted", "started_at", b"started_at", "status", b"status", "task_ids", b"task_ids", "times_out_at", b"times_out_at", "waiting_for", b"waiting_for"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_agent_type", b"_agent_type", "_attempts", b"_attempts", "_compensation", b"_compensation", "_input", b"_input", "_input_omitted", b"_input_omitted", "_output", b"_output", "_output_omitted", b"_output_omitted", "_waiting_for", b"_waiting_for", "agent_type", b"agent_type", "attempts", b"attempts", "compensation", b"compensation", "completed_at", b"completed_at", "depends_on", b"depends_on", "duration", b"duration", "error", b"error", "execution_ids", b"execution_ids", "id", b"id", "input", b"input", "input_omitted", b"input_omitted", "items", b"items", "name", b"name", "order", b"order", "output", b"output", "output_omitted", b"output_omitted", "started_at", b"started_at", "status", b"status", "task_ids", b"task_ids", "times_out_at", b"times_out_at", "waiting_for", b"waiting_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__agent_type: _TypeAlias = _typing.Literal["agent_type"]  # noqa: Y015
     _WhichOneofArgType__agent_type: _TypeAlias = _typing.Literal["_agent_type", b"_agent_type"]  # noqa: Y015
+    _WhichOneofReturnType__attempts: _TypeAlias = _typing.Literal["attempts"]  # noqa: Y015
+    _WhichOneofArgType__attempts: _TypeAlias = _typing.Literal["_attempts", b"_attempts"]  # noqa: Y015
     _WhichOneofReturnType__compensation: _TypeAlias = _typing.Literal["compensation"]  # noqa: Y015
     _WhichOneofArgType__compensation: _TypeAlias = _typing.Literal["_compensation", b"_compensation"]  # noqa: Y015
     _WhichOneofReturnType__input: _TypeAlias = _typing.Literal["input"]  # noqa: Y015
@@ -806,6 +808,8 @@ class ExecutionStep(_message.Message):
     _WhichOneofArgType__waiting_for: _TypeAlias = _typing.Literal["_waiting_for", b"_waiting_for"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__agent_type) -> _WhichOneofReturnType__agent_type | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__attempts) -> _WhichOneofReturnType__attempts | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__compensation) -> _WhichOneofReturnType__compensation | None: ...
     @_typing.overload
