@@ -23,9 +23,9 @@ install: $(VENV)/dev.stamp  ## the development environment, in .venv
 demo: $(VENV)/runtime.stamp  ## start everything, run real work, show it live
 	@$(BIN)/python examples/demo.py
 
-# Many tests wait for leases and time-outs: four at a time keep two cores busy.
+# Many tests wait for leases and time-outs: three at a time keep two cores busy.
 test: $(VENV)/dev.stamp lint  ## every check and every test
-	@$(BIN)/python -m pytest -n 4 --dist worksteal $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n 3 --dist worksteal $(PYTEST_ARGS)
 
 lint: $(VENV)/dev.stamp stubs-check  ## style, types, import rules, contract
 	@$(BIN)/ruff check .
