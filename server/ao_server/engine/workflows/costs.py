@@ -1,5 +1,5 @@
 """What an expression may have to go through and to give, from its tree and the size of what it reads: upper bounds, in
-characters of JSON.
+characters of JSON. A null counts as one: it comes of what is not there, and holds nothing.
 
 Expressions can repeat what they read, as in `[@, @] | [@, @] | …`: a short one could give more than fits into memory.
 """
