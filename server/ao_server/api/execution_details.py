@@ -81,11 +81,12 @@ class ExecutionDetails:
 
     async def step(self, execution: rows.Execution, step_id: str) -> executions_pb2.ExecutionStep:
         """A step with its whole input and output. NotFound."""
-        place, definition = place_of(await self.graph(execution), step_id)
+        graph = await self.graph(execution)
+        place, definition = place_of(graph, step_id)
         project_id = execution.project_id
         row = await executions.step(self._reader, project_id, execution.id, place)
         if row is None:
-            row = rows.ExecutionStep(project_id=project_id, execution_id=execution.id, place=place)
+            row = work.steps(ExecutionKey(project_id, execution.id), graph)[place]
         steps = [(row, definition)]
         ran = await executions.ran(self._reader, project_id, execution.id, _last_ids(steps), step_id=step_id)
         texts = await execution_values.texts(self._reader, project_id, _sources(steps))

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence, Set
 
 from agent_orchestration.v1 import executions_pb2
 from ao_server.api import messages
-from ao_server.engine.workflows import tidings
+from ao_server.engine.workflows import tidings, work
 from ao_server.engine.workflows.definition import Graph, Step
+from ao_server.engine.workflows.happenings import ExecutionKey
 from ao_server.store import execution_values, rows
 from ao_server.store.execution_values import Source
 from ao_server.store.executions import Ran
@@ -18,9 +19,9 @@ def created(row: rows.Execution, graph: Graph, parameters: str) -> executions_pb
     """An execution in the moment of its creation: nothing has begun."""
     message = messages.listed_execution(row)
     message.parameters = parameters
+    steps = work.steps(ExecutionKey(row.project_id, row.id), graph)
     for place, definition in definitions(graph):
-        step = rows.ExecutionStep(project_id=row.project_id, execution_id=row.id, place=place)
-        message.steps.append(execution_step(step, definition, NOTHING_RAN))
+        message.steps.append(execution_step(steps[place], definition, NOTHING_RAN))
     return message
 
 

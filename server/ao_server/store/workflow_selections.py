@@ -51,7 +51,7 @@ class WorkflowSelections:
     def postponed_executions(self, limit: int) -> Selection:
         """The oldest of those that are to be carried on, of every project."""
         mark = self._mark
-        return self._rows(rows.Execution, f"postponed IS NOT NULL ORDER BY id LIMIT {mark}", [limit])
+        return self._rows(rows.Execution, f"{workflow_tables.POSTPONED} ORDER BY id LIMIT {mark}", [limit])
 
     def due_steps(self, now: int, limit: int) -> Selection:
         """Steps whose time is over, of every project."""

@@ -5,11 +5,13 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ao_server.engine.transitions import Failure
-from ao_server.engine.workflows import evaluation, moves, planner
+from ao_server.engine.workflows import evaluation, moves, planner, work
+from ao_server.engine.workflows.budgets import MAX_COMPUTED
 from ao_server.engine.workflows.definition import Graph, Node, Step
 from ao_server.engine.workflows.evaluation import Batch, CannotBegin, Values
 from ao_server.engine.workflows.expressions import Expression
-from ao_server.engine.workflows.interpreter import MAX_VISITS, Budget
+from ao_server.engine.workflows.happenings import ExecutionKey
+from ao_server.engine.workflows.interpreter import Budget
 from ao_server.errors import Invalid
 from ao_server.store import rows
 
@@ -17,7 +19,6 @@ from ao_server.store import rows
 MAX_ITEMS: Final = 100_000
 # Nodes of expressions times bytes that they read: some seconds.
 MAX_WORK: Final = 8 * evaluation.MAX_WORK
-MAX_COMPUTED: Final = 4 * MAX_VISITS
 # The inputs of so many items of a step are evaluated, the first ones; the others are taken to be like them.
 INPUTS: Final = 10
 _NO_OUTPUT: Final = "{}"
@@ -89,10 +90,7 @@ class _Play:
 
     def __post_init__(self) -> None:
         self.execution = rows.Execution(project_id="", id="", workflow_id="", version=1, priority=0, created_at=0)
-        self.steps = {
-            node.place: rows.ExecutionStep(project_id="", execution_id="", place=node.place)
-            for node in self.graph.nodes
-        }
+        self.steps = {row.place: row for row in work.steps(ExecutionKey("", ""), self.graph)}
 
     def run(self) -> None:
         """Each round is what runs at the same time."""

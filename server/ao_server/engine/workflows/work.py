@@ -10,7 +10,7 @@ from ao_server.store import rows
 from ao_server.store.changes import Changes
 from ao_server.store.workflow_tables import INPUT, OUTPUT, PARAMETERS, RESULT
 
-__all__ = ["INPUT", "OUTPUT", "PARAMETERS", "RESULT", "NewExecution", "execution", "task", "undoing", "value"]
+__all__ = ["INPUT", "OUTPUT", "PARAMETERS", "RESULT", "NewExecution", "execution", "steps", "task", "undoing", "value"]
 
 # What a task of a step without a type is: what the agent does by default.
 DEFAULT_TYPE = "default"
